@@ -1,0 +1,33 @@
+# Mercato's tasks. The scripts are in dev/; each says at its top what it does and which variables it reads.
+.DEFAULT_GOAL := help
+.PHONY: help up down reset test check check-fast bench sqlx baseline
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+up: ## build and run the shop on real parts, in the foreground (MERCATO_DETACH=1: in the background)
+	@dev/up
+
+down: ## stop everything; data stay
+	@dev/down
+
+reset: ## stop everything and wipe the data
+	@dev/down --wipe
+
+test: ## every test, on real parts
+	@dev/test
+
+check: ## formatting, lints, scripts, licences, query descriptions
+	@dev/check
+
+check-fast: ## formatting, lints, scripts
+	@dev/check --fast
+
+bench: ## the benchmarks, on the shop built for release
+	@dev/bench
+
+sqlx: ## write .sqlx anew, after a query or a migration has changed
+	@dev/sqlx
+
+baseline: ## accept the contracts as they are as the released ones
+	@MERCATO_UPDATE_BASELINE=1 cargo test -p mercato-contracts nothing_that_clients_rely_on_changed
