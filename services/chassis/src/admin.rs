@@ -1,0 +1,31 @@
+//! The admin HTTP server: metrics and probes. Never routed by the edge.
+
+use crate::telemetry;
+use axum::{Router, http::StatusCode, routing::get};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// Whether the process wants requests.
+#[derive(Debug, Clone, Default)]
+pub struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    /// Says whether requests are wanted.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    /// Whether requests are wanted.
+    pub fn is(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// `/metrics` in the Prometheus text form, `/livez` (the process runs), `/readyz` (503 while starting and stopping).
+pub fn router(ready: Ready) -> Router {
+    let readyz = move || async move { if ready.is() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } };
+    let metrics = || async { ([("content-type", "text/plain; version=0.0.4")], telemetry::render_metrics()) };
+    Router::new().route("/metrics", get(metrics)).route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readyz))
+}

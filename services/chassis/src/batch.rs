@@ -1,0 +1,91 @@
+//! Micro-batching: many callers, one transaction. The batch forms itself while the one before it commits; nothing waits on purpose.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::Fault;
+use crate::tasks::Tasks;
+
+struct Waiting<I, O> {
+    item: I,
+    answer: oneshot::Sender<O>,
+}
+
+/// The entrance to one batching loop. Clones feed the same loop.
+pub struct Batcher<I, O> {
+    queue: mpsc::Sender<Waiting<I, O>>,
+    name: &'static str,
+}
+
+impl<I, O> Clone for Batcher<I, O> {
+    fn clone(&self) -> Self {
+        Batcher { queue: self.queue.clone(), name: self.name }
+    }
+}
+
+impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
+    /// Starts the loop. `capacity` items may wait (usually 1024), `most` go into one batch (usually 256). `run` returns one output per
+    /// item, in order. At shutdown what is already queued is still run.
+    pub fn spawn(
+        tasks: &Tasks,
+        name: &'static str,
+        capacity: usize,
+        most: usize,
+        run: impl Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + Send + Sync + 'static,
+    ) -> Self {
+        let (queue, mut waiting) = mpsc::channel::<Waiting<I, O>>(capacity);
+        let token = tasks.token();
+        tasks.spawn(name, async move {
+            let mut taken = Vec::with_capacity(most);
+            loop {
+                let got = tokio::select! {
+                    biased;
+                    got = waiting.recv_many(&mut taken, most) => got,
+                    () = token.cancelled(), if !waiting.is_closed() => { waiting.close(); continue }
+                };
+                if got == 0 {
+                    return;
+                }
+                metrics::histogram!("batch_size", "batch" => name).record(got as f64);
+                run_batch(name, &run, taken.drain(..)).await;
+            }
+        });
+        Batcher { queue, name }
+    }
+
+    /// Puts the item into the next batch and waits for its output. Errors: [`Fault::Overloaded`] at once when the queue is full, and
+    /// [`Fault::CommitUnknown`] when the batch broke off, because it may have committed.
+    pub async fn submit(&self, item: I) -> Result<O, Fault> {
+        let (answer, output) = oneshot::channel();
+        self.queue.try_send(Waiting { item, answer }).map_err(|_| {
+            metrics::counter!("batch_shed_total", "batch" => self.name).increment(1);
+            Fault::Overloaded
+        })?;
+        output.await.map_err(|_| Fault::CommitUnknown)
+    }
+}
+
+async fn run_batch<I, O>(
+    name: &'static str,
+    run: &(impl Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + Send + Sync),
+    taken: impl Iterator<Item = Waiting<I, O>>,
+) {
+    let (items, answers): (Vec<I>, Vec<oneshot::Sender<O>>) = taken.map(|w| (w.item, w.answer)).unzip();
+    let count = items.len();
+    match AssertUnwindSafe(async { run(items).await }).catch_unwind().await {
+        Ok(outputs) => {
+            if outputs.len() != count {
+                tracing::error!(batch = name, items = count, outputs = outputs.len(), "a batch must give one output for each item");
+                return; // dropping the senders tells every waiter that the outcome is unknown
+            }
+            for (answer, output) in answers.into_iter().zip(outputs) {
+                // A caller that went away learns the outcome from its idempotency key.
+                drop(answer.send(output));
+            }
+        }
+        Err(_) => tracing::error!(batch = name, "batch panicked"),
+    }
+}

@@ -1,0 +1,255 @@
+//! Starts a process in the one right order, and stops it in the other.
+//!
+//! Logging, settings of the chosen roles with all errors at once, stores, a refusal when migrations are pending, roles, listeners,
+//! background work, SERVING. On a signal: NOT_SERVING, no new calls, calls end, background work ends, stores and traces close, within a
+//! limit that holds whatever a client does.
+
+mod migrate;
+mod running;
+mod serve;
+mod settings;
+
+pub use migrate::{migrate, migrate_with, open};
+pub use running::Running;
+
+use crate::{
+    config::{self, Env, Source},
+    error::Fault,
+    grpc::client::Peers,
+    page_token::PageTokens,
+    pg::{self, Db, PgSettings},
+    redis::Redis,
+    role::{Context, Mounted, Platform, Prepared, Role},
+    tasks::Tasks,
+    telemetry,
+    token::{self, KeySource, PeerCredentials, Verifier},
+    work::Wake,
+};
+use settings::Settings;
+use std::{collections::BTreeSet, future::Future, process::ExitCode, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Exit code for wrong settings (EX_USAGE of sysexits.h).
+pub const EXIT_CONFIG: u8 = 64;
+
+/// Why a process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Settings are wrong; one line each.
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
+    /// Something it needs is not there or not as it must be.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<Fault> for StartError {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(explain(&fault))
+    }
+}
+
+impl StartError {
+    /// The exit code for it.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::from(EXIT_CONFIG),
+            Self::Failed(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+fn explain(fault: &Fault) -> String {
+    match fault {
+        Fault::Unavailable { peer, detail } => format!("{peer} is not available: {detail}"),
+        Fault::Db(error) | Fault::Conflict(error) => format!("database error: {error}"),
+        other => other.to_string(),
+    }
+}
+
+/// Runs a future on a runtime with at least two workers: with one, the export of traces can lock up at the end.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores.max(2)).enable_all().build();
+    runtime.expect("the system gives us threads and an event queue").block_on(future)
+}
+
+/// Runs the selected roles (names, or `all`) with the settings of this process until a signal.
+pub async fn run(platform: Platform, selected: &[String]) -> ExitCode {
+    let running = match start(platform, selected, config::process_env()).await {
+        Ok(running) => running,
+        Err(error) => {
+            for line in error.to_string().lines() {
+                eprintln!("error: {line}");
+            }
+            return error.exit_code();
+        }
+    };
+    tracing::info!(grpc = %running.grpc(), admin = %running.admin(), roles = selected.join(","), "serving");
+    let stopping = running.stopping();
+    tokio::select! {
+        () = signal() => tracing::info!("asked to stop"),
+        () = stopping.cancelled() => tracing::error!("stopping after a failure"),
+    }
+    let hurry = async {
+        signal().await;
+        tracing::warn!("asked again, ending at once");
+    };
+    tokio::select! {
+        clean = running.shutdown() => if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        () = hurry => ExitCode::FAILURE,
+    }
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be received");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+/// The effective settings of the selected roles, one `NAME=value  # meaning` a line, secrets masked, and what is wrong with them.
+pub fn config(platform: &Platform, selected: &[String], env: Env) -> (String, Vec<String>) {
+    let mut source = Source::new(env);
+    let roles = select(platform, selected, &mut source);
+    Settings::read(&mut source, &roles);
+    for role in roles {
+        role.configure(&mut source);
+    }
+    let lines = source.settings().map(|s| format!("{}={}  # {}{}\n", s.name, s.value, s.doc, if s.set { "" } else { " [default]" }));
+    (lines.collect(), source.errors().to_vec())
+}
+
+fn select<'p>(platform: &'p Platform, selected: &[String], source: &mut Source) -> Vec<&'p dyn Role> {
+    let all = || platform.roles.iter().map(AsRef::as_ref);
+    for name in selected.iter().filter(|name| *name != "all") {
+        if !all().any(|role| role.name() == name) {
+            let names: Vec<_> = all().map(|role| role.name()).collect();
+            source.refuse("role", format_args!("{name:?} is not one of all, {}", names.join(", ")));
+        }
+    }
+    all().filter(|role| selected.iter().any(|name| name == "all" || name == role.name())).collect()
+}
+
+/// Starts the selected roles with these settings; returns when they serve.
+///
+/// # Errors
+/// [`StartError`]; nothing keeps running then.
+pub async fn start(platform: Platform, selected: &[String], env: Env) -> Result<Running, StartError> {
+    let keys = platform.key_source;
+    start_with_keys(platform, selected, env, keys).await
+}
+
+/// The same with keys from elsewhere.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with_keys(
+    platform: Platform,
+    selected: &[String],
+    env: Env,
+    keys: impl FnOnce(&Peers) -> Arc<dyn KeySource>,
+) -> Result<Running, StartError> {
+    let mut source = Source::new(env);
+    let roles = select(&platform, selected, &mut source);
+    let settings = Settings::read(&mut source, &roles);
+    if source.errors().is_empty() {
+        telemetry::init(&settings.telemetry).map_err(|e| StartError::Config(vec![e]))?;
+    }
+    let prepared: Vec<_> = roles.iter().map(|role| (*role, role.configure(&mut source))).collect();
+    if !source.errors().is_empty() {
+        return Err(StartError::Config(source.errors().to_vec()));
+    }
+    token::self_test().map_err(|e| StartError::Failed(format!("the signature self test failed: {e}")))?;
+    mercato_contracts::validate::warm();
+    let tasks = Tasks::new();
+    let started = assemble(prepared, keys, &settings, &source, &tasks).await;
+    if started.is_err() {
+        tasks.stop();
+        tasks.drain(Duration::from_secs(5)).await;
+    }
+    started
+}
+
+/// One role that has started.
+struct Started {
+    name: &'static str,
+    db: Option<Db>,
+    mounted: Mounted,
+}
+
+async fn assemble(
+    prepared: Vec<(&dyn Role, Box<dyn Prepared>)>,
+    keys: impl FnOnce(&Peers) -> Arc<dyn KeySource>,
+    settings: &Settings,
+    source: &Source,
+    tasks: &Tasks,
+) -> Result<Running, StartError> {
+    let (inside, connections) = mpsc::channel(64);
+    let local: BTreeSet<&'static str> = prepared.iter().map(|(role, _)| role.name()).collect();
+    let credentials = PeerCredentials::new(settings.peer_secret.clone());
+    let peers = Peers::new(inside, local, source.env(), credentials.clone());
+    let redis = settings.redis.as_deref().map(Redis::new).transpose()?;
+    let mut started = Vec::new();
+    for (role, prepared) in prepared {
+        let db = database(role, settings, tasks).await?;
+        let ctx = Context {
+            role: role.name(),
+            wake: db.as_ref().map_or_else(Wake::nobody, Wake::of),
+            db: db.clone(),
+            redis: redis.clone(),
+            peers: peers.seen_from(role.name()),
+            tasks: tasks.clone(),
+            page_tokens: PageTokens::new(&settings.page_secret()),
+            topic_prefix: settings.stores.kafka.prefix.clone(),
+        };
+        let mounted = prepared.start(ctx).await.map_err(|e| StartError::Failed(format!("role {}: {}", role.name(), explain(&e))))?;
+        started.push(Started { name: role.name(), db, mounted });
+    }
+    let verifier = Verifier::new(&settings.tokens, keys(&peers.seen_from("mercato")));
+    let problems = peers.problems();
+    if !problems.is_empty() {
+        return Err(StartError::Config(problems));
+    }
+    serve::serve(started, settings, verifier, credentials, connections, tasks).await
+}
+
+/// Connects a role's database, waiting a while for it to come up, and refuses one that is behind.
+async fn database(role: &dyn Role, settings: &Settings, tasks: &Tasks) -> Result<Option<Db>, StartError> {
+    let Some(migrations) = role.migrations() else { return Ok(None) };
+    let pg = settings.stores.database(role.name());
+    let db = connect(&pg, settings.start_wait, tasks).await?;
+    if pg::pending(db.read(), Some(migrations)).await? {
+        let name = role.name();
+        return Err(StartError::Failed(format!("the database of role {name} has pending migrations: run `mercato migrate --role {name}`")));
+    }
+    Ok(Some(db))
+}
+
+async fn connect(pg: &PgSettings, patience: Duration, tasks: &Tasks) -> Result<Db, StartError> {
+    let give_up = Instant::now() + patience;
+    loop {
+        let connected = match Db::connect(pg, tasks).await {
+            Ok(db) => db.ping().await.map(|()| db),
+            Err(fault) => Err(fault),
+        };
+        match connected {
+            Ok(db) => return Ok(db),
+            Err(fault) => {
+                // A missing database does not come by waiting.
+                let missing = matches!(&fault, Fault::Db(e) if e.as_database_error().and_then(|d| d.code()).as_deref() == Some("3D000"));
+                if missing || Instant::now() >= give_up {
+                    let hint = if missing { ": run `mercato migrate`" } else { "" };
+                    return Err(StartError::Failed(format!("the database of role {}: {}{hint}", pg.role, explain(&fault))));
+                }
+                tracing::warn!(role = pg.role, error = explain(&fault), "waiting for the database");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What stands before every handler: trace and metrics, panics, deadline, load, who calls and whether it may.
+
+use crate::{
+    call::{Call, Caller, IDEMPOTENCY_KEY, bearer, with_deadline},
+    error::{self, Fault},
+    grpc::{
+        body::{self, Guarded, Limited},
+        timeout,
+    },
+    telemetry,
+    token::{PEER_HEADER, PeerCredentials, Verifier},
+};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use http::{HeaderMap, Request, Response};
+use mercato_contracts::methods::{self, Caller as Rule, Idempotency, Method};
+use std::{
+    collections::BTreeSet,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+use tracing::{Instrument as _, Span, field};
+
+/// What a server needs to judge calls.
+pub struct Policy {
+    /// Verifies tokens.
+    pub verifier: Verifier,
+    /// Verifies peers.
+    pub credentials: PeerCredentials,
+    /// How many calls may run at once.
+    pub calls: Arc<Semaphore>,
+    /// How many streams may run at once.
+    pub streams: Arc<Semaphore>,
+    /// The largest request message in bytes.
+    pub max_request: usize,
+    /// Full names of mounted services that are not ours and so have no policy: health, reflection, what the edge asks.
+    pub foreign: BTreeSet<&'static str>,
+    /// Ends the streams of such services.
+    pub stop: CancellationToken,
+}
+
+/// Puts the policy before all services of a server.
+#[derive(Clone)]
+pub struct PolicyLayer(Arc<Policy>);
+
+impl PolicyLayer {
+    /// With this policy.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        Self(policy)
+    }
+}
+
+impl<S> Layer<S> for PolicyLayer {
+    type Service = Policed<S>;
+
+    fn layer(&self, inner: S) -> Policed<S> {
+        Policed { inner, policy: self.0.clone() }
+    }
+}
+
+/// A service behind the policy.
+#[derive(Clone)]
+pub struct Policed<S> {
+    inner: S,
+    policy: Arc<Policy>,
+}
+
+impl<S> Service<Request<Body>> for Policed<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: std::fmt::Display + Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let began = Instant::now();
+        let clone = self.inner.clone();
+        // The clone may not be ready; the one that is takes the call.
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let path = request.uri().path();
+        if let Some(method) = methods::find(path) {
+            let span = span(method, request.headers());
+            let policy = self.policy.clone();
+            return Box::pin(policed(inner, policy, request, method, began, span.clone()).instrument(span).map(Ok));
+        }
+        let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
+        let outside = service.is_some_and(|service| self.policy.foreign.contains(service));
+        let (mut inner, stop) = (inner, self.policy.stop.clone());
+        Box::pin(async move {
+            if !outside {
+                return Ok(Status::unimplemented("no such method").into_http());
+            }
+            Ok(inner.call(request).await?.map(|body| Guarded::until(body, stop)))
+        })
+    }
+}
+
+fn span(method: &'static Method, headers: &HeaderMap) -> Span {
+    let span = tracing::info_span!(target: "mercato", "rpc", otel.name = method.path, otel.kind = "server", rpc.code = field::Empty);
+    if let Some(parent) = headers.get("traceparent").and_then(|value| value.to_str().ok()) {
+        telemetry::set_parent(&span, parent);
+    }
+    span
+}
+
+async fn policed<S>(inner: S, policy: Arc<Policy>, request: Request<Body>, method: &'static Method, began: Instant, span: Span) -> Response<Body>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Send,
+    S::Future: Send,
+    S::Error: std::fmt::Display,
+{
+    let ended = {
+        let span = span.clone();
+        move |code: Code| {
+            span.record("rpc.code", name(code));
+            metrics::counter!("grpc_requests_total", "method" => method.path, "code" => name(code)).increment(1);
+            metrics::histogram!("grpc_request_duration_seconds", "method" => method.path).record(began.elapsed());
+        }
+    };
+    let places = if method.server_streaming { &policy.streams } else { &policy.calls };
+    let Ok(place) = places.clone().try_acquire_owned() else {
+        metrics::counter!("grpc_shed_total", "method" => method.path).increment(1);
+        ended(Code::ResourceExhausted);
+        return error::status(Fault::Overloaded).into_http();
+    };
+    let most = Duration::from_millis(method.deadline_ms);
+    let deadline = began + timeout::parse(request.headers()).map_or(most, |asked| asked.min(most));
+    let handled = AssertUnwindSafe(with_deadline(deadline, handle(inner, &policy, request, method, deadline))).catch_unwind();
+    let answer = match tokio::time::timeout_at(deadline, handled).await {
+        Ok(Ok(Ok(response))) => Ok(response),
+        Ok(Ok(Err(fault))) => Err(fault),
+        Ok(Err(_)) => Err(Fault::Internal(format!("{} panicked", method.path))),
+        Err(_) => Err(Fault::DeadlineExceeded),
+    };
+    match answer {
+        Err(fault) => {
+            let status = error::status(fault);
+            ended(status.code());
+            status.into_http()
+        }
+        Ok(response) => match body::code(response.headers()) {
+            Some(code) => {
+                ended(code);
+                response
+            }
+            None => response.map(|body| {
+                let on_end = move |code| {
+                    ended(code);
+                    drop(place);
+                };
+                Guarded::new(body, deadline, span, Box::new(on_end))
+            }),
+        },
+    }
+}
+
+async fn handle<S>(mut inner: S, policy: &Policy, mut request: Request<Body>, method: &'static Method, deadline: Instant) -> Result<Response<Body>, Fault>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Error: std::fmt::Display,
+{
+    let caller = authorise(policy, method, request.headers()).await?;
+    if method.idempotency == Idempotency::Key {
+        check_key(request.headers())?;
+    }
+    let call = Call::new(method, caller, deadline, request.headers().clone());
+    request.extensions_mut().insert(call.clone());
+    if !method.client_streaming {
+        request = request.map(|body| Limited::new(body, policy.max_request));
+    }
+    let mut response = inner.call(request).await.map_err(|e| Fault::Internal(e.to_string()))?;
+    let good = body::code(response.headers()).is_none_or(|code| code == Code::Ok);
+    if good && call.unjudged() {
+        return Err(Fault::Internal(format!("{} answered without asking whose rows it may touch", method.path)));
+    }
+    if good && method.http_success != 200 {
+        response.headers_mut().insert(error::HTTP_CODE, method.http_success.into());
+    }
+    Ok(response)
+}
+
+async fn authorise(policy: &Policy, method: &Method, headers: &HeaderMap) -> Result<Caller, Fault> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().map_err(|_| Fault::TokenInvalid(format!("{name} is not text")))).transpose();
+    let peer = text(PEER_HEADER)?.map(|credential| policy.credentials.verify(credential)).transpose()?;
+    if method.caller == Rule::Peer {
+        return match peer {
+            Some(role) => Ok(Caller::Peer(role)),
+            None => Err(Fault::NotAllowed("only services may call this".into())),
+        };
+    }
+    let subject = match text("authorization")? {
+        Some(header) => {
+            let token = bearer(header).ok_or_else(|| Fault::TokenInvalid("not a bearer token".into()))?;
+            Some(policy.verifier.verify(token).await?)
+        }
+        None => None,
+    };
+    let caller = match (subject, peer) {
+        (Some(subject), _) => Caller::Subject((*subject).clone()),
+        (None, Some(role)) if method.caller == Rule::Public => Caller::Peer(role),
+        (None, _) if method.caller == Rule::Public => Caller::Anonymous,
+        (None, _) => return Err(Fault::TokenMissing),
+    };
+    match (method.caller, &caller) {
+        (Rule::Roles(roles), Caller::Subject(subject)) if !subject.has_any(roles) => {
+            Err(Fault::NotAllowed(format!("this needs one of the roles {}", roles.join(", "))))
+        }
+        _ => Ok(caller),
+    }
+}
+
+fn check_key(headers: &HeaderMap) -> Result<(), Fault> {
+    let key = headers.get(IDEMPOTENCY_KEY).ok_or(Fault::IdempotencyKeyMissing)?.as_bytes();
+    let good = (1..=64).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic);
+    if good { Ok(()) } else { Err(Fault::IdempotencyKeyInvalid) }
+}
+
+/// A code's name as it stands in metrics.
+pub fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

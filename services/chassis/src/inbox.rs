@@ -1,0 +1,150 @@
+//! The inbox: events are applied once, in order for each aggregate, in the transaction that remembers them.
+//!
+//! An event that cannot be applied is parked with all later events of its aggregate, tried again with growing pauses, and after twelve
+//! attempts given up: a row in `dead_letter`, a copy in `<topic>.dlq`, and its aggregate waits for a person. Other aggregates go on.
+
+mod apply;
+mod broadcast;
+mod park;
+mod read;
+mod redrive;
+mod run;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::error::Fault;
+use crate::jobs::Job;
+use crate::pg::Db;
+
+pub use broadcast::spawn as spawn_broadcasts;
+pub use run::spawn;
+
+/// An event as it came.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The same at every delivery.
+    pub event_id: Uuid,
+    /// Without prefix.
+    pub topic: String,
+    /// Such as `order.created`.
+    pub kind: String,
+    /// What it happened to.
+    pub aggregate: Uuid,
+    /// 1, 2, 3 and so on for each aggregate of the topic.
+    pub sequence: i64,
+    /// When it was written.
+    pub at: OffsetDateTime,
+    /// The encoded message.
+    pub payload: Bytes,
+    /// The trace of its cause.
+    pub traceparent: Option<String>,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+}
+
+impl Received {
+    /// The message. Errors: [`Fault::Internal`] when the payload is not such a message.
+    pub fn decode<M: prost::Message + Default>(&self) -> Result<M, Fault> {
+        M::decode(self.payload.clone()).map_err(|error| Fault::Internal(format!("event {} of kind {}: {error}", self.event_id, self.kind)))
+    }
+}
+
+/// What a consumer does with an event.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Whether events of this kind are handled; others only advance the sequence.
+    fn wants(&self, kind: &str) -> bool;
+
+    /// Applies the event inside the runner's transaction: rows, outbox rows and work items only; never a call to anybody. It may run
+    /// again after a rollback.
+    async fn handle(&self, tx: &mut PgConnection, event: &Received) -> Result<(), Fault>;
+
+    /// After the commit of a batch, with the events that were handled; drop cache entries here. Must not fail.
+    fn committed(&self, _events: &[Received]) {}
+}
+
+/// One consumer group.
+#[derive(Clone)]
+pub struct Consumer {
+    /// Such as `ordering.payments`; the group is `mercato.<name>`. Never change it: the inbox remembers by it.
+    pub name: &'static str,
+    /// Without prefix.
+    pub topics: &'static [&'static str],
+    /// Applies the events.
+    pub handler: Arc<dyn Handler>,
+}
+
+/// Called for each event by every process, from now on, without memory: for caches only.
+#[derive(Clone)]
+pub struct Broadcast {
+    /// For logs and metrics.
+    pub name: &'static str,
+    /// Without prefix.
+    pub topics: &'static [&'static str],
+    /// Must return at once.
+    pub on_event: Arc<dyn Fn(&Received) + Send + Sync>,
+}
+
+/// An event that was given up.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct DeadLetter {
+    /// Id of the case.
+    pub id: Uuid,
+    /// Who could not apply it.
+    pub consumer: String,
+    /// Without prefix.
+    pub topic: String,
+    /// None when the record could not even be read.
+    pub event_id: Option<Uuid>,
+    /// What it happened to, when known.
+    pub aggregate: Option<Uuid>,
+    /// Its number, when known.
+    pub sequence: Option<i64>,
+    /// Why.
+    pub error: String,
+    /// When it was given up.
+    pub died_at: OffsetDateTime,
+}
+
+/// The open cases, the oldest first.
+pub async fn dead_letters(pool: &PgPool, limit: i64) -> Result<Vec<DeadLetter>, Fault> {
+    let select = "select id, consumer, topic, event_id, aggregate, sequence, error, died_at from dead_letter
+                  where closed_at is null order by died_at limit $1";
+    Ok(sqlx::query_as(select).bind(limit).fetch_all(pool).await?)
+}
+
+/// Gives the event of a case twelve more attempts and closes the case. False when the case is closed or its record was unreadable.
+pub async fn redrive(tx: &mut PgConnection, case: Uuid) -> Result<bool, Fault> {
+    let update = "with closed as (
+                      update dead_letter set closed_at = clock_timestamp() where id = $1 and closed_at is null and event_id is not null
+                      returning consumer, topic, aggregate, event_id)
+                  update parked p set state = 'WAITING', attempts = 0, next_at = clock_timestamp() from closed c
+                  where p.consumer = c.consumer and p.topic = c.topic and p.aggregate = c.aggregate and p.event_id = c.event_id";
+    Ok(sqlx::query(update).bind(case).execute(tx).await?.rows_affected() > 0)
+}
+
+/// Forgets the ids of events taken more than 14 days ago, ten thousand a run. A later repetition is known by its sequence.
+pub fn cleanup(db: &Db) -> Job {
+    let db = db.clone();
+    Job::new("inbox-cleanup", Duration::from_secs(60), move || {
+        let db = db.clone();
+        async move {
+            let delete = "delete from inbox where ctid = any(array(
+                              select ctid from inbox where taken_at < clock_timestamp() - interval '14 days' limit 10000))";
+            db.uow_within(Duration::from_secs(5), move |tx| {
+                Box::pin(async move {
+                    sqlx::query(delete).execute(tx).await?;
+                    Ok::<_, Fault>(())
+                })
+            })
+            .await
+        }
+    })
+}

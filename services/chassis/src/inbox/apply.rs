@@ -1,0 +1,308 @@
+//! Applies batches of events.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::park::{bury_broken, park};
+use super::read::{Broken, Record};
+use super::{Handler, Received};
+use crate::backoff;
+use crate::error::{Fault, ServiceError as _};
+use crate::pg::Db;
+
+/// The time one transaction of a consumer may take.
+pub(super) const BUDGET: Duration = Duration::from_secs(10);
+/// Retries of a batch for a passing fault before its culprit is looked for.
+const RETRIES: u32 = 3;
+/// The same while the fault looks like one of the database, which nevertheless answers.
+const STUBBORN: u32 = 10;
+
+type AggregateKey = (String, Uuid);
+
+/// Applies the events of one consumer.
+#[derive(Clone)]
+pub(super) struct Applier {
+    pub db: Db,
+    pub consumer: &'static str,
+    pub handler: Arc<dyn Handler>,
+}
+
+/// What one transaction did, told once it has committed.
+#[derive(Default)]
+struct Report {
+    applied: Vec<usize>,
+    ignored: u64,
+    duplicates: u64,
+    parked: u64,
+    gaps: u64,
+}
+
+impl Applier {
+    /// Applies, parks or buries every record; false when it was stopped in between.
+    pub async fn apply(&self, records: Vec<Record>, stop: &CancellationToken) -> bool {
+        let mut events = Vec::new();
+        for record in records {
+            match record {
+                Record::Event(event) => events.push(event),
+                Record::Broken(broken) => {
+                    if !self.events(std::mem::take(&mut events), stop).await || !self.bury(broken, stop).await {
+                        return false;
+                    }
+                }
+            }
+        }
+        self.events(events, stop).await
+    }
+
+    /// Applies a batch; on a fault that does not pass it halves it until the culprit is alone, which is then parked.
+    async fn events(&self, events: Vec<Received>, stop: &CancellationToken) -> bool {
+        let mut todo = vec![Arc::new(events)];
+        let mut tries = 0;
+        while let Some(part) = todo.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            if stop.is_cancelled() {
+                return false;
+            }
+            let fault = match self.transaction(part.clone()).await {
+                Ok(report) => {
+                    tries = 0;
+                    self.tell(&part, &report);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            tries += 1;
+            if self.try_again(&fault, tries).await {
+                todo.push(part);
+                let wait = backoff::delay(tries, Duration::from_millis(50), Duration::from_secs(1));
+                tracing::debug!(consumer = self.consumer, %fault, tries, "batch is tried again");
+                tokio::select! { () = stop.cancelled() => return false, () = tokio::time::sleep(wait) => {} }
+                continue;
+            }
+            tries = 0;
+            if let [event] = part.as_slice() {
+                if !self.set_aside(event, &fault, stop).await {
+                    return false;
+                }
+            } else {
+                let (left, right) = part.split_at(part.len() / 2);
+                todo.push(Arc::new(right.to_vec()));
+                todo.push(Arc::new(left.to_vec()));
+            }
+        }
+        true
+    }
+
+    /// Whether the same transaction is worth another try. A database that cannot be reached is waited for as long as it takes:
+    /// nothing could be parked either.
+    async fn try_again(&self, fault: &Fault, tries: u32) -> bool {
+        match fault {
+            Fault::Conflict(_) | Fault::Timeout | Fault::DeadlineExceeded => tries <= RETRIES,
+            fault if is_infrastructure(fault) => tries <= STUBBORN || self.db.ping().await.is_err(),
+            _ => false,
+        }
+    }
+
+    async fn transaction(&self, events: Arc<Vec<Received>>) -> Result<Report, Fault> {
+        let this = self.clone();
+        self.db
+            .uow_within(BUDGET, move |tx| {
+                let (this, events) = (this.clone(), events.clone());
+                Box::pin(async move { this.inside(tx, &events).await })
+            })
+            .await
+    }
+
+    async fn inside(&self, tx: &mut PgConnection, events: &[Received]) -> Result<Report, Fault> {
+        let mut report = Report::default();
+        let mut fresh = take(tx, self.consumer, events).await?;
+        if fresh.is_empty() {
+            report.duplicates = events.len() as u64;
+            return Ok(report);
+        }
+        // In this order: a redriver that empties a key commits its sequence in the same transaction.
+        let mut waiting = parked_keys(tx, self.consumer, events).await?;
+        let mut last = sequences(tx, self.consumer, events).await?;
+        let mut advanced: HashSet<AggregateKey> = HashSet::new();
+        for (nth, event) in events.iter().enumerate() {
+            let key = (event.topic.clone(), event.aggregate);
+            let before = last.get(&key).copied().unwrap_or(0);
+            if !fresh.remove(&event.event_id) || event.sequence <= before {
+                report.duplicates += 1;
+            } else if waiting.contains(&key) {
+                park(tx, self.consumer, event, "waits for an earlier event", 0, 0.0).await?;
+                report.parked += 1;
+            } else if event.sequence > before + 1 {
+                let error = format!("sequence {} after {before}", event.sequence);
+                park(tx, self.consumer, event, &error, 0, 1.0).await?;
+                waiting.insert(key);
+                report.parked += 1;
+                report.gaps += 1;
+            } else {
+                if self.handler.wants(&event.kind) {
+                    handle(&*self.handler, self.consumer, tx, event).await?;
+                    report.applied.push(nth);
+                } else {
+                    report.ignored += 1;
+                }
+                last.insert(key.clone(), event.sequence);
+                advanced.insert(key);
+            }
+        }
+        advance(tx, self.consumer, advanced.into_iter().map(|key| (last[&key], key))).await?;
+        Ok(report)
+    }
+
+    fn tell(&self, events: &[Received], report: &Report) {
+        let count = |effect: &'static str, n: u64| {
+            if n > 0 {
+                metrics::counter!("inbox_events_total", "consumer" => self.consumer, "effect" => effect).increment(n);
+            }
+        };
+        count("applied", report.applied.len() as u64);
+        count("ignored", report.ignored);
+        count("duplicate", report.duplicates);
+        count("parked", report.parked);
+        if report.gaps > 0 {
+            tracing::error!(consumer = self.consumer, gaps = report.gaps, "events are missing, later ones wait");
+            metrics::counter!("inbox_gaps_total", "consumer" => self.consumer).increment(report.gaps);
+        }
+        if !report.applied.is_empty() {
+            let applied: Vec<Received> = report.applied.iter().map(|nth| events[*nth].clone()).collect();
+            self.handler.committed(&applied);
+        }
+    }
+
+    /// Parks the event that cannot be applied.
+    async fn set_aside(&self, event: &Received, fault: &Fault, stop: &CancellationToken) -> bool {
+        let error = describe(fault);
+        tracing::warn!(consumer = self.consumer, kind = event.kind, event = %event.event_id, error, "event parked");
+        let bound = Arc::new((self.consumer, event.clone(), error));
+        let parked = self.until_written(stop, || {
+            let bound = bound.clone();
+            self.db.uow_within(BUDGET, move |tx| {
+                let bound = bound.clone();
+                Box::pin(async move {
+                    let (consumer, event, error) = &*bound;
+                    match take(tx, consumer, std::slice::from_ref(event)).await?.is_empty() {
+                        true => Ok(()),
+                        false => park(tx, consumer, event, error, 1, 1.0).await,
+                    }
+                })
+            })
+        });
+        let parked = parked.await;
+        if parked {
+            metrics::counter!("inbox_events_total", "consumer" => self.consumer, "effect" => "parked").increment(1);
+        }
+        parked
+    }
+
+    /// Gives up a record that is no event.
+    async fn bury(&self, record: Broken, stop: &CancellationToken) -> bool {
+        let (topic, partition, offset, error) = (&record.topic, record.partition, record.offset, &record.error);
+        tracing::error!(consumer = self.consumer, topic, partition, offset, error, "record is no event");
+        metrics::counter!("inbox_events_total", "consumer" => self.consumer, "effect" => "unreadable").increment(1);
+        let bound = Arc::new((self.consumer, record.clone()));
+        self.until_written(stop, || {
+            let bound = bound.clone();
+            self.db.uow_within(BUDGET, move |tx| {
+                let bound = bound.clone();
+                Box::pin(async move { bury_broken(tx, bound.0, &bound.1).await })
+            })
+        })
+        .await
+    }
+
+    /// Writes as often as it takes: what is neither applied nor written down would be lost. False when stopped.
+    async fn until_written<R>(&self, stop: &CancellationToken, write: impl Fn() -> R) -> bool
+    where
+        R: Future<Output = Result<(), Fault>>,
+    {
+        let mut tries = 0;
+        while let Err(fault) = write().await {
+            tries += 1;
+            tracing::warn!(consumer = self.consumer, %fault, tries, "event cannot be put aside");
+            let wait = backoff::delay(tries, Duration::from_millis(50), Duration::from_secs(5));
+            tokio::select! { () = stop.cancelled() => return false, () = tokio::time::sleep(wait) => {} }
+        }
+        true
+    }
+}
+
+/// Whether the fault says nothing about the event.
+pub(super) fn is_infrastructure(fault: &Fault) -> bool {
+    matches!(fault, Fault::Saturated | Fault::Overloaded | Fault::Unavailable { .. } | Fault::CommitUnknown)
+}
+
+/// A fault for the record: its text and what caused it.
+pub(super) fn describe(fault: &Fault) -> String {
+    match std::error::Error::source(fault) {
+        Some(cause) => format!("{}: {fault}: {cause}", fault.reason()),
+        None => format!("{}: {fault}", fault.reason()),
+    }
+}
+
+/// Calls the handler in a span that continues the event's trace.
+pub(super) async fn handle(handler: &dyn Handler, consumer: &'static str, tx: &mut PgConnection, event: &Received) -> Result<(), Fault> {
+    let span = tracing::info_span!("consume", consumer, kind = event.kind, aggregate = %event.aggregate, sequence = event.sequence);
+    if let Some(traceparent) = &event.traceparent {
+        crate::telemetry::set_parent(&span, traceparent);
+    }
+    handler.handle(tx, event).instrument(span).await
+}
+
+/// Remembers the events; returns the ids that are new.
+async fn take(tx: &mut PgConnection, consumer: &str, events: &[Received]) -> Result<HashSet<Uuid>, Fault> {
+    let insert = "insert into inbox (consumer, event_id) select $1, e.id from unnest($2::uuid[]) as e (id)
+                  on conflict do nothing returning event_id";
+    let ids: Vec<Uuid> = events.iter().map(|e| e.event_id).collect();
+    Ok(sqlx::query_scalar(insert).bind(consumer).bind(ids).fetch_all(tx).await?.into_iter().collect())
+}
+
+fn aggregates(events: &[Received]) -> Vec<Uuid> {
+    events.iter().map(|e| e.aggregate).collect::<HashSet<_>>().into_iter().collect()
+}
+
+async fn parked_keys(tx: &mut PgConnection, consumer: &str, events: &[Received]) -> Result<HashSet<AggregateKey>, Fault> {
+    let select = "select distinct topic, aggregate from parked where consumer = $1 and aggregate = any($2)";
+    let rows: Vec<AggregateKey> = sqlx::query_as(select).bind(consumer).bind(aggregates(events)).fetch_all(tx).await?;
+    Ok(rows.into_iter().collect())
+}
+
+async fn sequences(tx: &mut PgConnection, consumer: &str, events: &[Received]) -> Result<HashMap<AggregateKey, i64>, Fault> {
+    let topics: Vec<&str> = events.iter().map(|e| e.topic.as_str()).collect::<HashSet<_>>().into_iter().collect();
+    let select = "select topic, aggregate, last_seq from inbox_sequence where consumer = $1 and topic = any($2) and aggregate = any($3)";
+    let rows: Vec<(String, Uuid, i64)> = sqlx::query_as(select).bind(consumer).bind(topics).bind(aggregates(events)).fetch_all(tx).await?;
+    Ok(rows.into_iter().map(|(topic, aggregate, last)| ((topic, aggregate), last)).collect())
+}
+
+/// Notes the last applied sequence of each aggregate.
+pub(super) async fn advance(tx: &mut PgConnection, consumer: &str, to: impl Iterator<Item = (i64, AggregateKey)>) -> Result<(), Fault> {
+    let (mut topics, mut aggregates, mut last) = (Vec::new(), Vec::new(), Vec::new());
+    // Sorted, so that two transactions take the same row locks in the same order.
+    let mut to: Vec<_> = to.map(|(seq, key)| (key, seq)).collect();
+    to.sort();
+    for ((topic, aggregate), seq) in to {
+        topics.push(topic);
+        aggregates.push(aggregate);
+        last.push(seq);
+    }
+    if topics.is_empty() {
+        return Ok(());
+    }
+    let upsert = "insert into inbox_sequence (consumer, topic, aggregate, last_seq)
+                  select $1, s.topic, s.aggregate, s.last_seq
+                  from unnest($2::text[], $3::uuid[], $4::bigint[]) as s (topic, aggregate, last_seq)
+                  on conflict (consumer, topic, aggregate) do update set last_seq = excluded.last_seq";
+    sqlx::query(upsert).bind(consumer).bind(topics).bind(aggregates).bind(last).execute(tx).await?;
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! Feeds consumers from Kafka. The receiving loop never runs a handler: it fills one bounded queue a partition, each emptied by a task
+//! of its own, and a partition whose queue is full is paused.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Consumer;
+use super::apply::Applier;
+use super::read::Record;
+use super::redrive::Redriver;
+use crate::error::Fault;
+use crate::kafka::{self, KafkaSettings, unavailable};
+use crate::pg::Db;
+use crate::tasks::Tasks;
+
+/// Records that may wait in the queue of one partition.
+const QUEUE: usize = 500;
+/// Records applied in one transaction.
+const BATCH: usize = 100;
+/// How often offsets are committed. A re-read costs a look into the inbox, a commit costs the broker a write.
+const COMMIT: Duration = Duration::from_secs(1);
+/// Silence after which the consumer is checked for having stalled.
+const WATCH: Duration = Duration::from_secs(60);
+/// The longest one blocking call to the broker may take.
+const CALL: Duration = Duration::from_secs(5);
+
+/// Starts the consumers of one database, and the redriver of their parked events.
+pub fn spawn(db: &Db, settings: &KafkaSettings, consumers: Vec<Consumer>, tasks: &Tasks) {
+    if consumers.is_empty() {
+        return;
+    }
+    for consumer in &consumers {
+        let feed = Feed {
+            applier: Applier { db: db.clone(), consumer: consumer.name, handler: consumer.handler.clone() },
+            settings: settings.clone(),
+            topics: consumer.topics,
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(consumer.name, feed.run());
+    }
+    let redriver = Redriver { db: db.clone(), consumers: Arc::new(consumers), tasks: tasks.clone() };
+    tasks.spawn("inbox-redriver", redriver.run());
+}
+
+type Partition = (String, i32);
+
+/// The queue of one partition, for as long as it is assigned to us.
+struct Lane {
+    queue: mpsc::Sender<Record>,
+    /// Everything below this offset is in the database.
+    done: Arc<AtomicI64>,
+    committed: i64,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// The partitions assigned now. A revoked one is removed by the callback, so nothing is committed for it afterwards.
+#[derive(Clone, Default)]
+struct Lanes(Arc<Mutex<HashMap<Partition, Lane>>>);
+
+impl Lanes {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Partition, Lane>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    fn drop_lane(&self, partition: &Partition) {
+        if let Some(lane) = self.lock().remove(partition) {
+            lane.stop.cancel();
+        }
+    }
+}
+
+impl ClientContext for Lanes {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka consumer");
+    }
+}
+
+impl ConsumerContext for Lanes {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
+            for element in list.elements() {
+                self.drop_lane(&(element.topic().to_owned(), element.partition()));
+            }
+        }
+    }
+}
+
+struct Feed {
+    applier: Applier,
+    settings: KafkaSettings,
+    topics: &'static [&'static str],
+    tasks: Tasks,
+}
+
+impl Feed {
+    async fn run(self) {
+        while !self.tasks.token().is_cancelled() {
+            if let Err(error) = self.consume().await {
+                tracing::warn!(consumer = self.applier.consumer, %error, "consumer is started again");
+                metrics::counter!("inbox_restarts_total", "consumer" => self.applier.consumer).increment(1);
+                self.tasks.pause(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    /// Runs one client until the process stops or the client is of no use any more.
+    async fn consume(&self) -> Result<(), Fault> {
+        let lanes = Lanes::default();
+        let group = self.settings.full(&format!("mercato.{}", self.applier.consumer));
+        let client: StreamConsumer<Lanes> =
+            self.settings.consumer(self.applier.consumer).set("group.id", group).create_with_context(lanes.clone()).map_err(unavailable)?;
+        let topics: Vec<String> = self.topics.iter().map(|t| self.settings.full(t)).collect();
+        client.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>()).map_err(unavailable)?;
+        let client = Arc::new(client);
+        let result = self.receive(&client, &lanes).await;
+        self.close(client, &lanes).await;
+        result
+    }
+
+    async fn receive(&self, client: &Arc<StreamConsumer<Lanes>>, lanes: &Lanes) -> Result<(), Fault> {
+        let (token, room) = (self.tasks.token(), Arc::new(Notify::new()));
+        let mut held: HashMap<Partition, Record> = HashMap::new();
+        let mut commits = tokio::time::interval(COMMIT);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return Ok(()),
+                received = client.recv() => match received {
+                    Ok(message) => {
+                        heard = Instant::now();
+                        let partition = (message.topic().to_owned(), message.partition());
+                        let record = Record::read(&self.settings, &message);
+                        if let Some(record) = self.offer(lanes, &partition, record, &room) {
+                            client.pause(&list([&partition])).map_err(unavailable)?;
+                            held.insert(partition, record);
+                        }
+                    }
+                    Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(unavailable(error)),
+                    Err(error) => {
+                        tracing::debug!(consumer = self.applier.consumer, %error, "nothing received");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                () = room.notified(), if !held.is_empty() => self.refill(client, lanes, &mut held, &room)?,
+                _ = commits.tick() => {
+                    self.refill(client, lanes, &mut held, &room)?;
+                    commit(client, lanes);
+                    if heard.elapsed() > WATCH {
+                        heard = Instant::now();
+                        self.watch(client, lanes).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts the record into its partition's queue; gives it back when that is full.
+    fn offer(&self, lanes: &Lanes, partition: &Partition, record: Record, room: &Arc<Notify>) -> Option<Record> {
+        let mut lanes = lanes.lock();
+        let lane = lanes.entry(partition.clone()).or_insert_with(|| self.lane(record.offset(), room.clone()));
+        match lane.queue.try_send(record) {
+            Ok(()) => None,
+            Err(mpsc::error::TrySendError::Full(record)) => Some(record),
+            // The lane was stopped with the process; the event is read again after the next start.
+            Err(mpsc::error::TrySendError::Closed(_)) => None,
+        }
+    }
+
+    /// Moves on what was held back, and lets those partitions flow again.
+    fn refill(
+        &self,
+        client: &StreamConsumer<Lanes>,
+        lanes: &Lanes,
+        held: &mut HashMap<Partition, Record>,
+        room: &Arc<Notify>,
+    ) -> Result<(), Fault> {
+        for partition in held.keys().cloned().collect::<Vec<_>>() {
+            let Some(record) = held.remove(&partition) else { continue };
+            if !lanes.lock().contains_key(&partition) {
+                continue; // revoked meanwhile: whoever has it now reads the record again
+            }
+            match self.offer(lanes, &partition, record, room) {
+                Some(record) => {
+                    held.insert(partition, record);
+                }
+                None => client.resume(&list([&partition])).map_err(unavailable)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn lane(&self, first: i64, room: Arc<Notify>) -> Lane {
+        let (queue, mut records) = mpsc::channel::<Record>(QUEUE);
+        let (done, stop) = (Arc::new(AtomicI64::new(first)), self.tasks.token().child_token());
+        let (applier, progress, token) = (self.applier.clone(), done.clone(), stop.clone());
+        let task = self.tasks.track(async move {
+            let mut batch = Vec::with_capacity(BATCH);
+            loop {
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    _ = records.recv_many(&mut batch, BATCH) => {}
+                }
+                room.notify_one();
+                let Some(last) = batch.last().map(Record::offset) else { return };
+                if !applier.apply(batch.drain(..).collect(), &token).await {
+                    return;
+                }
+                progress.store(last + 1, Ordering::Release);
+            }
+        });
+        Lane { queue, done, committed: first, stop, task }
+    }
+
+    /// librdkafka can miss a wake-up and fall silent. Errors when there is something to read and nobody is busy.
+    async fn watch(&self, client: &Arc<StreamConsumer<Lanes>>, lanes: &Lanes) -> Result<(), Fault> {
+        if lanes.lock().values().any(|lane| lane.queue.capacity() < QUEUE) {
+            return Ok(()); // we are the slow ones
+        }
+        let client = client.clone();
+        let behind = tokio::task::spawn_blocking(move || behind(&client)).await;
+        match behind {
+            Ok(Ok(Some(partition))) => {
+                Err(Fault::Unavailable { peer: "kafka".into(), detail: format!("the consumer has stalled at {partition}") })
+            }
+            Ok(Ok(None)) => Ok(()),
+            // The broker cannot be asked, so it is not the wake-up that is missing.
+            Ok(Err(error)) => {
+                tracing::debug!(consumer = self.applier.consumer, %error, "consumer not checked");
+                Ok(())
+            }
+            Err(error) => Err(Fault::Internal(format!("the check of the consumer ended: {error}"))),
+        }
+    }
+
+    /// Lets the lanes end their batch, commits what is done, and leaves the group off the runtime's threads, because that blocks.
+    async fn close(&self, client: Arc<StreamConsumer<Lanes>>, lanes: &Lanes) {
+        let running: Vec<JoinHandle<()>> = {
+            let mut lanes = lanes.lock();
+            lanes.values_mut().map(|lane| (lane.stop.cancel(), std::mem::replace(&mut lane.task, tokio::spawn(async {}))).1).collect()
+        };
+        for lane in running {
+            if lane.await.is_err() {
+                tracing::error!(consumer = self.applier.consumer, "the task of a partition panicked");
+            }
+        }
+        let lanes = lanes.clone();
+        let left = tokio::task::spawn_blocking(move || {
+            let done = progress(&lanes);
+            if done.count() > 0
+                && let Err(error) = client.commit(&done, CommitMode::Sync)
+            {
+                tracing::debug!(%error, "offsets not committed");
+            }
+            drop(client);
+        });
+        if tokio::time::timeout(CALL, left).await.is_err() {
+            tracing::info!(consumer = self.applier.consumer, "the group was not left in time");
+        }
+    }
+}
+
+fn list<'p>(partitions: impl IntoIterator<Item = &'p Partition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
+}
+
+/// Offsets that are done and not committed yet, noted as committed.
+fn progress(lanes: &Lanes) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), lane) in lanes.lock().iter_mut() {
+        let done = lane.done.load(Ordering::Acquire);
+        if done > lane.committed && list.add_partition_offset(topic, *partition, Offset::Offset(done)).is_ok() {
+            lane.committed = done;
+        }
+    }
+    list
+}
+
+fn commit(client: &StreamConsumer<Lanes>, lanes: &Lanes) {
+    let done = progress(lanes);
+    if done.count() > 0
+        && let Err(error) = client.commit(&done, CommitMode::Async)
+    {
+        tracing::debug!(%error, "offsets not committed");
+    }
+}
+
+/// An assigned partition with records that were not delivered to us.
+fn behind(client: &StreamConsumer<Lanes>) -> Result<Option<String>, KafkaError> {
+    let assigned = client.assignment()?;
+    let (positions, committed) = (client.position()?, client.committed(CALL)?);
+    for element in assigned.elements() {
+        let (topic, partition) = (element.topic(), element.partition());
+        let (low, high) = client.fetch_watermarks(topic, partition, CALL)?;
+        let offset = |list: &TopicPartitionList| match list.find_partition(topic, partition).map(|e| e.offset()) {
+            Some(Offset::Offset(offset)) => Some(offset),
+            _ => None,
+        };
+        if high > offset(&positions).or_else(|| offset(&committed)).unwrap_or(low) {
+            return Ok(Some(format!("{topic}/{partition}")));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,148 @@
+//! PostgreSQL: one pool per role, and the unit of work that is the only way to write.
+//!
+//! A unit of work runs in a task of its own, so a caller that goes away (gRPC drops its handlers at the deadline) can never leave a
+//! connection inside an open transaction. A connection goes back to the pool only after a COMMIT or ROLLBACK that was answered;
+//! in every other case it is thrown away.
+
+mod migrate;
+mod unit;
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::error::Fault;
+use crate::tasks::Tasks;
+
+pub use migrate::{migrate, pending};
+pub(crate) use unit::{hint_outbox, hint_work};
+
+/// How long a unit of work may take unless its caller's deadline is nearer.
+pub const UNIT_BUDGET: Duration = Duration::from_secs(2);
+
+/// How one role reaches its database.
+#[derive(Clone)]
+pub struct PgSettings {
+    /// `postgres://user:password@host:port/database`; a secret.
+    pub url: String,
+    /// The role's name; the sessions show as `mercato-<role>`.
+    pub role: String,
+    /// Connections at most.
+    pub pool_size: u32,
+    /// How long a caller waits for a connection before it is told [`Fault::Saturated`].
+    pub acquire_timeout: Duration,
+    /// How long a statement waits for a row lock.
+    pub lock_timeout: Duration,
+    /// How long a statement may run.
+    pub statement_timeout: Duration,
+}
+
+impl PgSettings {
+    /// The settings every role starts from: 8 connections, 500 ms for a connection or a lock, 2 s for a statement.
+    pub fn new(role: impl Into<String>, url: impl Into<String>) -> PgSettings {
+        PgSettings {
+            url: url.into(),
+            role: role.into(),
+            pool_size: 8,
+            acquire_timeout: Duration::from_millis(500),
+            lock_timeout: Duration::from_millis(500),
+            statement_timeout: Duration::from_secs(2),
+        }
+    }
+
+    /// Options for a session without the time limits of the pool's sessions.
+    pub(crate) fn plain(&self) -> Result<PgConnectOptions, Fault> {
+        let options = PgConnectOptions::from_str(&self.url).map_err(|_| Fault::Internal("the database url cannot be parsed".into()))?;
+        Ok(options.application_name(&format!("mercato-{}", self.role)))
+    }
+
+    fn limited(&self) -> Result<PgConnectOptions, Fault> {
+        let millis = |d: Duration| d.as_millis().to_string();
+        Ok(self.plain()?.options([
+            ("lock_timeout", millis(self.lock_timeout)),
+            ("statement_timeout", millis(self.statement_timeout)),
+            // The second line of defence should a session ever be left inside a transaction.
+            ("idle_in_transaction_session_timeout", "5000".to_owned()),
+        ]))
+    }
+}
+
+/// A role's database. Clones share the pool.
+#[derive(Clone)]
+pub struct Db {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    role: String,
+    pool: PgPool,
+    tasks: Tasks,
+    /// Units of work of callers: more than twice the pool only queue up, so they are turned away.
+    foreground: Arc<Semaphore>,
+    /// Units of work of consumers and jobs: they wait for their turn and never hold more than half of the pool.
+    background: Arc<Semaphore>,
+    appended: Arc<Notify>,
+    enqueued: Arc<Notify>,
+}
+
+impl Db {
+    /// Opens the pool with one connection. Errors: [`Fault::Unavailable`] when PostgreSQL does not answer.
+    pub async fn connect(settings: &PgSettings, tasks: &Tasks) -> Result<Db, Fault> {
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.pool_size)
+            .min_connections(1)
+            .acquire_timeout(settings.acquire_timeout)
+            .test_before_acquire(true)
+            .max_lifetime(Duration::from_secs(600))
+            .idle_timeout(Duration::from_secs(120))
+            .connect_with(settings.limited()?)
+            .await?;
+        let size = settings.pool_size as usize;
+        Ok(Db {
+            inner: Arc::new(Inner {
+                role: settings.role.clone(),
+                pool,
+                tasks: tasks.clone(),
+                foreground: Arc::new(Semaphore::new(size * 2)),
+                background: Arc::new(Semaphore::new((size / 2).max(1))),
+                appended: Arc::new(Notify::new()),
+                enqueued: Arc::new(Notify::new()),
+            }),
+        })
+    }
+
+    /// For SELECTs, each its own transaction. Writing through it breaks the promise of [`Db::uow`].
+    pub fn read(&self) -> &PgPool {
+        &self.inner.pool
+    }
+
+    /// The role whose database this is.
+    pub fn role(&self) -> &str {
+        &self.inner.role
+    }
+
+    /// Whether PostgreSQL answers now.
+    pub async fn ping(&self) -> Result<(), Fault> {
+        sqlx::query("select 1").execute(&self.inner.pool).await?;
+        Ok(())
+    }
+
+    /// Closes the pool; call it after all tasks have ended.
+    pub async fn close(&self) {
+        self.inner.pool.close().await;
+    }
+
+    /// Signalled after a commit that appended to the outbox. Only a hint: the relay polls as well.
+    pub(crate) fn appended(&self) -> Arc<Notify> {
+        self.inner.appended.clone()
+    }
+
+    /// Signalled after a commit that enqueued work. Only a hint: the workers poll as well.
+    pub(crate) fn enqueued(&self) -> Arc<Notify> {
+        self.inner.enqueued.clone()
+    }
+}

@@ -1,0 +1,236 @@
+//! The unit of work.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::pool::PoolConnection;
+use sqlx::{Executor as _, PgConnection, Postgres};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
+
+use super::{Db, UNIT_BUDGET};
+use crate::call;
+use crate::error::{Fault, ServiceError};
+
+/// Retries of a transaction that PostgreSQL refused because of another one.
+const CONFLICT_RETRIES: u32 = 3;
+
+tokio::task_local! {
+    static HINTS: Hints;
+}
+
+/// What the running transaction did that somebody waits for.
+#[derive(Default)]
+struct Hints {
+    outbox: Cell<bool>,
+    work: Cell<bool>,
+}
+
+pub(crate) fn hint_outbox() {
+    // Outside a unit of work nobody is told; the relay's poll finds the rows.
+    HINTS.try_with(|h| h.outbox.set(true)).ok();
+}
+
+pub(crate) fn hint_work() {
+    HINTS.try_with(|h| h.work.set(true)).ok();
+}
+
+/// A connection that is thrown away unless its transaction is known to have ended.
+struct Session(Option<PoolConnection<Postgres>>);
+
+impl Session {
+    fn connection(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("a session holds its connection until it is given back")
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            metrics::counter!("db_connections_discarded_total").increment(1);
+            drop(connection.detach());
+        }
+    }
+}
+
+impl Db {
+    /// Runs `f` in one transaction: the only way to write.
+    ///
+    /// It runs in its own task, which shutdown waits for, within the caller's deadline or 2 s, whichever is nearer. `f` may run
+    /// again when PostgreSQL reports a conflict (at most 3 times), so it must have no effect but on the connection it is given,
+    /// and must not call anybody. Errors besides those of `f`: [`Fault::Saturated`] at once when too many units are under way,
+    /// [`Fault::Timeout`] when nothing was applied, [`Fault::CommitUnknown`] when the commit was sent but not answered.
+    pub async fn uow<T, E, F>(&self, f: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: ServiceError,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + Sync + 'static,
+    {
+        let left = call::current_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Fault::Timeout.into());
+        }
+        let Ok(permit) = self.inner.foreground.clone().try_acquire_owned() else {
+            metrics::counter!("db_units_total", "outcome" => "saturated").increment(1);
+            return Err(Fault::Saturated.into());
+        };
+        self.detached(permit, left.map_or(UNIT_BUDGET, |left| left.min(UNIT_BUDGET)), f).await
+    }
+
+    /// The same for consumers and jobs: an explicit budget, and instead of being turned away they wait for their turn.
+    pub async fn uow_within<T, E, F>(&self, budget: Duration, f: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: ServiceError,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + Sync + 'static,
+    {
+        let turn = tokio::time::timeout(budget, self.inner.background.clone().acquire_owned());
+        match turn.await {
+            Ok(Ok(permit)) => self.detached(permit, budget, f).await,
+            Ok(Err(_)) | Err(_) => Err(Fault::Saturated.into()),
+        }
+    }
+
+    async fn detached<T, E, F>(&self, permit: OwnedSemaphorePermit, budget: Duration, f: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: ServiceError,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + Sync + 'static,
+    {
+        let (db, caller_deadline) = (self.clone(), call::current_deadline());
+        let unit = async move {
+            let result = db.with_retries(Instant::now() + budget, &f).await;
+            drop(permit);
+            result
+        };
+        let unit = HINTS.scope(Hints::default(), unit).in_current_span();
+        let running = match caller_deadline {
+            Some(at) => self.inner.tasks.track(call::with_deadline(at, unit)),
+            None => self.inner.tasks.track(unit),
+        };
+        match running.await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => Err(Fault::Internal("a unit of work panicked".into()).into()),
+            Err(_) => Err(Fault::CommitUnknown.into()), // the runtime is going down
+        }
+    }
+
+    async fn with_retries<T, E, F>(&self, deadline: Instant, f: &F) -> Result<T, E>
+    where
+        E: ServiceError,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
+    {
+        let mut retries = 0;
+        loop {
+            let result = self.once(deadline, f).await;
+            let outcome = outcome(&result);
+            metrics::counter!("db_units_total", "outcome" => outcome).increment(1);
+            let pause = Duration::from_millis(rand::random_range(1..=(10 << retries)));
+            if outcome != "conflict" || retries == CONFLICT_RETRIES || Instant::now() + pause >= deadline {
+                return result;
+            }
+            retries += 1;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One transaction from BEGIN to its end.
+    async fn once<T, E, F>(&self, deadline: Instant, f: &F) -> Result<T, E>
+    where
+        E: ServiceError,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
+    {
+        let connection = match timeout_at(deadline, self.inner.pool.acquire()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(Fault::from(error).into()),
+            Err(_) => return Err(Fault::Saturated.into()),
+        };
+        let held = Instant::now();
+        let mut session = Session(Some(connection));
+        let mut committing = false;
+        let steps = transaction(session.connection(), f, &mut committing);
+        let (result, ended) = match timeout_at(deadline, steps).await {
+            Ok(outcome) => outcome,
+            Err(_) if committing => (Err(Fault::CommitUnknown.into()), false),
+            Err(_) => (Err(Fault::Timeout.into()), false),
+        };
+        if ended {
+            session.give_back();
+        } else {
+            drop(session);
+        }
+        metrics::histogram!("db_conn_hold_seconds").record(held.elapsed().as_secs_f64());
+        if result.is_ok() {
+            self.tell_waiters();
+        }
+        result
+    }
+
+    fn tell_waiters(&self) {
+        HINTS
+            .try_with(|h| {
+                if h.outbox.replace(false) {
+                    self.inner.appended.notify_one();
+                }
+                if h.work.replace(false) {
+                    self.inner.enqueued.notify_one();
+                }
+            })
+            .ok();
+    }
+}
+
+/// Runs the statements; the flag in the answer says whether the transaction is known to have ended, so the connection is clean.
+async fn transaction<T, E, F>(connection: &mut PgConnection, f: &F, committing: &mut bool) -> (Result<T, E>, bool)
+where
+    E: ServiceError,
+    F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
+{
+    if let Err(error) = connection.execute("begin").await {
+        return (Err(Fault::from(error).into()), false);
+    }
+    match f(&mut *connection).await {
+        Ok(value) => {
+            *committing = true;
+            // COMMIT of a transaction in which a statement failed is answered like a success though it rolls back. The leading
+            // statement turns an error that `f` swallowed into an error here.
+            match connection.execute("select 1; commit").await {
+                Ok(_) => (Ok(value), true),
+                Err(error) => (Err(commit_fault(error).into()), false),
+            }
+        }
+        Err(error) => {
+            let ended = connection.execute("rollback").await.is_ok();
+            (Err(error), ended)
+        }
+    }
+}
+
+/// A database error on COMMIT is definite only where the server says that it rolled back; everything else may have been applied.
+fn commit_fault(error: sqlx::Error) -> Fault {
+    let state = error.as_database_error().and_then(|e| e.code()).map(|c| c.into_owned()).unwrap_or_default();
+    match state.as_str() {
+        "25P02" => Fault::Internal("a statement failed and the unit of work went on".into()),
+        "40001" | "40P01" => Fault::Conflict(error),
+        state if state.starts_with("23") => Fault::Db(error),
+        _ => Fault::CommitUnknown,
+    }
+}
+
+fn outcome<T, E: ServiceError>(result: &Result<T, E>) -> &'static str {
+    match result.as_ref().map_err(ServiceError::fault) {
+        Ok(_) => "committed",
+        Err(None) => "refused",
+        Err(Some(Fault::Conflict(_))) => "conflict",
+        Err(Some(Fault::Timeout)) => "timeout",
+        Err(Some(Fault::CommitUnknown)) => "unknown",
+        Err(Some(Fault::Saturated)) => "saturated",
+        Err(Some(_)) => "error",
+    }
+}

@@ -1,0 +1,159 @@
+//! Durable steps: every call to a provider or a peer, and every timer, is a row that is done again until it is finished.
+//!
+//! An item is leased to one worker at a time on the database's clock. A worker that comes back late finds its lease gone when it
+//! finishes, and its transaction is rolled back.
+
+mod run;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::error::Fault;
+use crate::pg::{Db, hint_work};
+
+pub use run::spawn;
+
+/// One leased step.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// What is to be done.
+    pub kind: String,
+    /// To what.
+    pub subject: Uuid,
+    /// 1 for the first run.
+    pub attempt: i32,
+    /// When it was first asked for.
+    pub first_at: OffsetDateTime,
+    epoch: i64,
+    requested: i64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// [`finish`] was called in the worker's own unit of work, or somebody else has the item by now.
+    Done,
+    /// Run it again.
+    Again {
+        /// After this time.
+        after: Duration,
+        /// Why, for people to read; no secrets, no personal data.
+        error: String,
+    },
+}
+
+/// Does steps of some kinds.
+#[async_trait]
+pub trait Worker: Send + Sync + 'static {
+    /// The kinds it does. No two workers of a role may share one.
+    fn kinds(&self) -> &'static [&'static str];
+    /// One run. It is cut off when the lease ends, and may be repeated at any time: calls it makes must carry derived keys.
+    async fn run(&self, item: &Item) -> Verdict;
+    /// How long a run may take before another worker may start it.
+    fn lease(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+    /// Runs at the same time.
+    fn parallel(&self) -> usize {
+        16
+    }
+}
+
+/// Nudges the workers of a role. Units of work that enqueue do it by themselves.
+#[derive(Clone, Debug)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    /// For the workers of this database.
+    pub fn of(db: &Db) -> Wake {
+        Wake(db.enqueued())
+    }
+
+    /// For a role without a database: nobody listens.
+    pub fn nobody() -> Wake {
+        Wake(Arc::new(Notify::new()))
+    }
+
+    /// Look for due items now instead of at the next poll.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Asks for a step after `delay`. There is one item a (kind, subject): an existing one becomes due at the earlier time, and one that is
+/// running runs once more afterwards.
+pub async fn enqueue(tx: &mut PgConnection, kind: &'static str, subject: Uuid, delay: Duration) -> Result<(), Fault> {
+    let insert = "insert into work as w (kind, subject, due_at) values ($1, $2, clock_timestamp() + make_interval(secs => $3))
+                  on conflict (kind, subject) do update set due_at = least(w.due_at, excluded.due_at), requested = w.requested + 1";
+    sqlx::query(insert).bind(kind).bind(subject).bind(delay.as_secs_f64()).execute(tx).await?;
+    hint_work();
+    Ok(())
+}
+
+/// Ends the item in the transaction of its effect. False when the lease is no longer ours: the caller must roll back, with [`lost`].
+pub async fn finish(tx: &mut PgConnection, item: &Item) -> Result<bool, Fault> {
+    let lock = "select requested from work where kind = $1 and subject = $2 and epoch = $3 and lease_until is not null for update";
+    let held: Option<i64> = sqlx::query_scalar(lock).bind(&item.kind).bind(item.subject).bind(item.epoch).fetch_optional(&mut *tx).await?;
+    let end = match held {
+        None => return Ok(false),
+        Some(requested) if requested == item.requested => "delete from work where kind = $1 and subject = $2",
+        // Asked for again in the meantime: `due_at` is already that of the new request.
+        Some(_) => {
+            hint_work();
+            "update work set lease_until = null, attempt = 0, first_at = clock_timestamp(), last_error = null
+             where kind = $1 and subject = $2"
+        }
+    };
+    sqlx::query(end).bind(&item.kind).bind(item.subject).execute(tx).await?;
+    Ok(true)
+}
+
+/// The error to roll back with when [`finish`] said false. It is not a conflict to be retried.
+pub fn lost() -> Fault {
+    Fault::Unavailable { peer: "work".into(), detail: "the lease of the item was lost".into() }
+}
+
+/// Takes an item back, running or not; a running worker cannot finish it any more.
+pub async fn cancel(tx: &mut PgConnection, kind: &str, subject: Uuid) -> Result<(), Fault> {
+    sqlx::query("delete from work where kind = $1 and subject = $2").bind(kind).bind(subject).execute(tx).await?;
+    Ok(())
+}
+
+/// An item that waits.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Due {
+    /// What is to be done.
+    pub kind: String,
+    /// To what.
+    pub subject: Uuid,
+    /// Runs so far.
+    pub attempt: i32,
+    /// When it runs next; for a running one, when its lease ends.
+    pub due_at: OffsetDateTime,
+    /// When it was first asked for.
+    pub first_at: OffsetDateTime,
+    /// Why the last run did not finish it.
+    pub last_error: Option<String>,
+}
+
+/// Items of these kinds (all kinds when empty) first asked for longer ago than this, the oldest first.
+pub async fn overdue(pool: &PgPool, kinds: &[&str], older_than: Duration, limit: i64) -> Result<Vec<Due>, Fault> {
+    let select = "select kind, subject, attempt, coalesce(lease_until, due_at) as due_at, first_at, last_error from work
+                  where (cardinality($1::text[]) = 0 or kind = any($1)) and first_at < clock_timestamp() - make_interval(secs => $2)
+                  order by first_at limit $3";
+    Ok(sqlx::query_as(select).bind(kinds).bind(older_than.as_secs_f64()).bind(limit).fetch_all(pool).await?)
+}
+
+/// Makes every item of a subject that is not running due now; returns how many.
+pub async fn due_now(tx: &mut PgConnection, subject: Uuid) -> Result<u64, Fault> {
+    let update = "update work set due_at = clock_timestamp() where subject = $1 and lease_until is null";
+    let rows = sqlx::query(update).bind(subject).execute(tx).await?.rows_affected();
+    hint_work();
+    Ok(rows)
+}

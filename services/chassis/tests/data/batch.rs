@@ -1,0 +1,54 @@
+//! The batcher.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mercato_chassis::batch::Batcher;
+use mercato_chassis::error::Fault;
+use mercato_chassis::tasks::Tasks;
+use tokio::sync::{Mutex, Semaphore};
+
+#[tokio::test]
+async fn batches_form_while_one_runs_and_a_full_queue_sheds() {
+    let (tasks, gate, sizes) = (Tasks::new(), Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (g, s) = (gate.clone(), sizes.clone());
+    let batcher: Batcher<u32, u32> = Batcher::spawn(&tasks, "test", 4, 3, move |items| {
+        let (gate, sizes) = (g.clone(), s.clone());
+        Box::pin(async move {
+            drop(gate.acquire().await);
+            sizes.lock().await.push(items.len());
+            items.into_iter().map(|i| i * 10).collect()
+        })
+    });
+    let submit = |i: u32| {
+        let batcher = batcher.clone();
+        tokio::spawn(async move { batcher.submit(i).await })
+    };
+    let first = submit(0);
+    tokio::task::yield_now().await; // single-threaded: the loop has taken the first item by now
+    tokio::task::yield_now().await;
+    let waiting: Vec<_> = (1..=4).map(submit).collect();
+    tokio::task::yield_now().await;
+    assert!(matches!(batcher.submit(5).await, Err(Fault::Overloaded)));
+    gate.add_permits(10);
+    assert_eq!(first.await.unwrap().unwrap(), 0);
+    for (i, one) in (1..=4).zip(waiting) {
+        assert_eq!(one.await.unwrap().unwrap(), i * 10);
+    }
+    assert_eq!(*sizes.lock().await, [1, 3, 1]);
+    tasks.stop();
+    assert!(tasks.drain(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn a_batch_that_breaks_off_leaves_the_outcome_unknown() {
+    let tasks = Tasks::new();
+    let batcher: Batcher<u32, u32> = Batcher::spawn(&tasks, "test", 4, 3, |items| {
+        Box::pin(async move {
+            assert!(items[0] != 1, "a mistake in the batch");
+            items
+        })
+    });
+    assert!(matches!(batcher.submit(1).await, Err(Fault::CommitUnknown)));
+    assert_eq!(batcher.submit(2).await.unwrap(), 2);
+}

@@ -1,0 +1,152 @@
+//! The unit of work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use mercato_chassis::error::Fault;
+
+use crate::support::{TestError, world};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_go_away_lose_no_acknowledged_write_and_leave_no_transaction_open() {
+    world(|w| async move {
+        w.sql("create table acked (v bigint primary key)").await;
+        let (mut acked, mut cancelled) = (Vec::new(), 0);
+        for i in 0..600i64 {
+            let limit = Duration::from_micros(5 + (i as u64 * 37) % 9000);
+            let write = w.db.uow(move |tx| {
+                Box::pin(async move {
+                    sqlx::query("insert into acked (v) values ($1)").bind(i).execute(tx).await?;
+                    Ok::<_, Fault>(())
+                })
+            });
+            match tokio::time::timeout(limit, write).await {
+                Ok(Ok(())) => acked.push(i),
+                // Those that went away still run.
+                Ok(Err(Fault::Saturated)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Ok(Err(error)) => panic!("{error}"),
+                Err(_) => cancelled += 1,
+            }
+        }
+        assert!(cancelled > 20 && acked.len() > 20, "{cancelled} cancelled, {} acknowledged", acked.len());
+        let there: i64 =
+            sqlx::query_scalar("select count(*) from acked where v = any($1)").bind(&acked).fetch_one(w.db.read()).await.unwrap();
+        assert_eq!(there, acked.len() as i64);
+        w.until("select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'", 0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_and_a_timeout_throw_the_connection_away_and_apply_nothing() {
+    world(|w| async move {
+        w.sql("create table t (v bigint)").await;
+        for _ in 0..8 {
+            let result = w.db.uow(|tx| {
+                Box::pin(async move {
+                    sqlx::query("insert into t (v) values (1)").execute(tx).await?;
+                    if true {
+                        panic!("a mistake in the closure");
+                    }
+                    Ok::<_, Fault>(())
+                })
+            });
+            assert!(matches!(result.await, Err(Fault::Internal(_))));
+        }
+        let slow = w.db.uow_within(Duration::from_millis(100), |tx| {
+            Box::pin(async move {
+                sqlx::query("insert into t (v) values (2)").execute(&mut *tx).await?;
+                sqlx::query("select pg_sleep(1)").execute(tx).await?;
+                Ok::<_, Fault>(())
+            })
+        });
+        assert!(matches!(slow.await, Err(Fault::Timeout)));
+        let fine = w.db.uow(|tx| {
+            Box::pin(async move {
+                sqlx::query("insert into t (v) values (3)").execute(tx).await?;
+                Ok::<_, Fault>(())
+            })
+        });
+        fine.await.unwrap();
+        assert_eq!(w.count("select sum(v)::bigint from t").await, 3);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swallowed_statement_error_is_not_acknowledged() {
+    world(|w| async move {
+        w.sql("create table t (v bigint primary key)").await;
+        let result = w.db.uow(|tx| {
+            Box::pin(async move {
+                sqlx::query("insert into t (v) values (1)").execute(&mut *tx).await?;
+                sqlx::query("insert into t (v) values (1)").execute(tx).await.ok();
+                Ok::<_, Fault>(())
+            })
+        });
+        assert!(matches!(result.await, Err(Fault::Internal(_))));
+        assert_eq!(w.count("select count(*) from t").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conflicts_are_tried_again_and_refusals_are_not() {
+    world(|w| async move {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = runs.clone();
+        let result = w.db.uow(move |tx| {
+            let counted = counted.clone();
+            Box::pin(async move {
+                if counted.fetch_add(1, Ordering::SeqCst) < 2 {
+                    sqlx::query("do $$ begin raise exception using errcode = '40001'; end $$").execute(tx).await?;
+                }
+                Ok::<_, Fault>(())
+            })
+        });
+        result.await.unwrap();
+        assert_eq!(runs.swap(0, Ordering::SeqCst), 3);
+        let counted = runs.clone();
+        let refused = w.db.uow(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Box::pin(async { Err::<(), _>(TestError::SoldOut) })
+        });
+        assert!(matches!(refused.await, Err(TestError::SoldOut)));
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_many_units_are_turned_away_at_once() {
+    world(|w| async move {
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let waiting: Vec<_> = (0..w.settings.pool_size * 2)
+            .map(|_| {
+                let (db, gate) = (w.db.clone(), gate.clone());
+                tokio::spawn(async move {
+                    db.uow(move |_| {
+                        let gate = gate.clone();
+                        Box::pin(async move {
+                            drop(gate.acquire().await);
+                            Ok::<_, Fault>(())
+                        })
+                    })
+                    .await
+                })
+            })
+            .collect();
+        crate::support::eventually("the next one is turned away", async || {
+            let next = w.db.uow(|_| Box::pin(async { Ok::<_, Fault>(()) }));
+            matches!(next.await, Err(Fault::Saturated))
+        })
+        .await;
+        gate.add_permits(1000);
+        for unit in waiting {
+            // Those that had a connection end; the others may have waited too long for one.
+            assert!(matches!(unit.await.unwrap(), Ok(()) | Err(Fault::Saturated)));
+        }
+    })
+    .await;
+}

@@ -1,0 +1,153 @@
+//! Calls from role to role.
+
+use crate::doors::{get, products, role};
+use async_trait::async_trait;
+use mercato_chassis::{
+    Caller, Context, Fault, Mounted, Prepared, Role,
+    boot::{self, StartError},
+    config::Source,
+    grpc::client::{Peer, peer_fault},
+    status, telemetry,
+};
+use mercato_contracts::mercato::catalog::v1::{Product, product_service_client::ProductServiceClient};
+use mercato_testkit::{Actor as _, Fake, Guest, Sandbox, TestKeys};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tonic::{Code, Status};
+
+/// A role that hands out its way to another role.
+fn caller(to: &'static str, way: &Arc<Mutex<Option<Peer>>>) -> Box<dyn Role> {
+    let way = way.clone();
+    Fake::role("caller", move |ctx, _| *way.lock().unwrap() = Some(ctx.peers.get(to)))
+}
+
+/// A sandbox of a caller and a callee, and the caller's way.
+async fn two<R>(on_get: impl Fn(mercato_chassis::Call) -> R + Send + Sync + 'static) -> (Sandbox, Peer)
+where
+    R: Future<Output = Result<Product, Status>> + Send + 'static,
+{
+    let way = Arc::new(Mutex::new(None));
+    let sandbox = Sandbox::of(vec![caller("doors", &way), role("doors", on_get)]).start().await.unwrap();
+    let peer = way.lock().unwrap().clone().unwrap();
+    (sandbox, peer)
+}
+
+#[tokio::test]
+async fn a_role_in_the_same_process_is_called_through_all_layers() {
+    let (_sandbox, peer) = two(|call| async move {
+        assert_eq!(call.caller, Caller::Peer("caller".into()));
+        Ok(Product { name: telemetry::trace_id().unwrap_or_default(), ..Product::default() })
+    })
+    .await;
+    let span = tracing::info_span!(target: "mercato", "test");
+    let trace = span.in_scope(telemetry::trace_id);
+    let answer = tracing::Instrument::instrument(async { ProductServiceClient::new(peer).get_product(get()).await }, span).await;
+    assert_eq!(Some(answer.unwrap().into_inner().name), trace, "the trace goes on");
+}
+
+#[tokio::test]
+async fn a_reading_call_is_repeated_once() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = calls.clone();
+    let (_sandbox, peer) = two(move |_| {
+        let nth = count.fetch_add(1, Ordering::SeqCst);
+        async move { if nth == 0 { Err(Status::unavailable("not now")) } else { Ok(Product::default()) } }
+    })
+    .await;
+    assert!(ProductServiceClient::new(peer).get_product(get()).await.is_ok());
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_repeated_and_comes_through() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = calls.clone();
+    let (_sandbox, peer) = two(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Err(status(Fault::NotAllowed("not for you".into()))) }
+    })
+    .await;
+    let refused = ProductServiceClient::new(peer).get_product(get()).await.unwrap_err();
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert!(matches!(peer_fault(refused, "doors"), Fault::Remote(s) if s.code() == Code::PermissionDenied && s.message() == "not for you"));
+}
+
+#[tokio::test]
+async fn a_call_within_a_call_has_less_time() {
+    let way: Arc<Mutex<Option<Peer>>> = Arc::default();
+    let inner = way.clone();
+    let outer = role("outer", move |_| {
+        let peer = inner.lock().unwrap().clone().unwrap();
+        async move {
+            let began = tokio::time::Instant::now();
+            let failed = ProductServiceClient::new(peer).get_product(get()).await.unwrap_err();
+            Ok(Product { name: format!("{:?}", failed.code()), description: began.elapsed().as_millis().to_string(), ..Product::default() })
+        }
+    });
+    let stuck = role("doors", |_| std::future::pending());
+    let callee = Sandbox::of(vec![stuck]).start().await.unwrap();
+    let sandbox = Sandbox::of(vec![caller("doors", &way), outer])
+        .env("MERCATO_PEER_DOORS", format!("http://{}", callee.grpc()))
+        .env("MERCATO_PEER_SECRET", callee.env()["MERCATO_PEER_SECRET"].clone())
+        .start()
+        .await
+        .unwrap();
+    let mut request = Guest.request(get());
+    request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
+    let answer = products(&sandbox).get_product(request).await.unwrap().into_inner();
+    assert_eq!(answer.name, "DeadlineExceeded", "a client's own timeout says so, and not CANCELLED");
+    assert!(answer.description.parse::<u64>().unwrap() <= 285, "{} ms", answer.description);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_gone_is_unavailable_and_soon_refused() {
+    let way = Arc::new(Mutex::new(None));
+    // Nothing listens on port 1.
+    let _sandbox = Sandbox::of(vec![caller("doors", &way)]).env("MERCATO_PEER_DOORS", "http://127.0.0.1:1").start().await.unwrap();
+    let peer = way.lock().unwrap().clone().unwrap();
+    let mut open = false;
+    for _ in 0..60 {
+        let failed = ProductServiceClient::new(peer.clone()).get_product(get()).await.unwrap_err();
+        assert_eq!(failed.code(), Code::Unavailable, "{failed:?}");
+        let began = std::time::Instant::now();
+        open |= ProductServiceClient::new(peer.clone()).get_product(get()).await.is_err() && began.elapsed() < Duration::from_millis(5);
+    }
+    assert!(open, "the breaker never opened");
+}
+
+struct Lost;
+
+impl Role for Lost {
+    fn name(&self) -> &'static str {
+        "lost"
+    }
+
+    fn configure(&self, _: &mut Source) -> Box<dyn Prepared> {
+        Box::new(Lost)
+    }
+}
+
+#[async_trait]
+impl Prepared for Lost {
+    async fn start(self: Box<Self>, ctx: Context) -> Result<Mounted, Fault> {
+        ctx.peers.get("nowhere");
+        Ok(Mounted::new())
+    }
+}
+
+#[tokio::test]
+async fn a_peer_without_an_address_is_told_at_start() {
+    let platform = mercato_chassis::Platform { roles: vec![Box::new(Lost)], key_source: |_| Arc::new(TestKeys::shared()), topics: &[] };
+    let env = [("MERCATO_PEER_SECRET", "0123456789abcdef"), ("MERCATO_GRPC_ADDR", "127.0.0.1:0"), ("MERCATO_ADMIN_ADDR", "127.0.0.1:0")];
+    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    match boot::start(platform, &["all".to_owned()], env).await {
+        Err(StartError::Config(errors)) => assert!(errors[0].starts_with("MERCATO_PEER_NOWHERE"), "{errors:?}"),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it must not start"),
+    }
+}

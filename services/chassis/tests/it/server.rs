@@ -1,0 +1,157 @@
+//! Deadlines, panics, load, health and traces.
+
+use crate::doors::{get, plain, products, refusal, role};
+use mercato_chassis::{current_deadline, error::OUTCOME, telemetry};
+use mercato_contracts::mercato::{
+    catalog::v1::Product,
+    ordering::v1::{WatchOrderRequest, order_service_client::OrderServiceClient},
+};
+use mercato_testkit::{Actor as _, Customer, Guest, Sandbox, eventually};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::Semaphore,
+};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+/// Asks the admin server, by hand.
+pub async fn admin(sandbox: &Sandbox, path: &str) -> String {
+    let mut stream = TcpStream::connect(sandbox.admin().unwrap()).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_call_and_reaches_the_handler() {
+    let left = Arc::new(std::sync::Mutex::new(None));
+    let seen = left.clone();
+    let slow = role("doors", move |_| {
+        *seen.lock().unwrap() = current_deadline().map(|at| at - tokio::time::Instant::now());
+        std::future::pending()
+    });
+    let sandbox = Sandbox::of(vec![slow]).start().await.unwrap();
+    let mut request = Guest.request(get());
+    // Written by hand: tonic's own client would give up by itself.
+    request.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
+    let refused = products(&sandbox).get_product(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
+    let left = left.lock().unwrap().unwrap();
+    assert!(left <= Duration::from_millis(100), "{left:?}");
+}
+
+#[tokio::test]
+async fn the_contract_caps_the_deadline() {
+    let sandbox = Sandbox::of(vec![role("doors", |_| std::future::pending())]).start().await.unwrap();
+    let began = std::time::Instant::now();
+    let refused = products(&sandbox).get_product(Guest.request(get())).await.unwrap_err();
+    assert_eq!(refusal::<()>(Err(refused.clone())), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()));
+    assert_eq!(refused.metadata().get(OUTCOME).unwrap(), "unknown");
+    assert!((900..5000).contains(&began.elapsed().as_millis()), "the contract says one second: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_panic_is_an_internal_error_of_one_call() {
+    let calls = AtomicUsize::new(0);
+    let panics = role("doors", move |_| {
+        let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
+        async move { if first { panic!("a handler of the tests panics") } else { Ok(Product::default()) } }
+    });
+    let sandbox = Sandbox::of(vec![panics]).start().await.unwrap();
+    let refused = products(&sandbox).get_product(Guest.request(get())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Internal);
+    assert!(refused.message().starts_with("internal error"), "{}", refused.message());
+    assert!(products(&sandbox).get_product(Guest.request(get())).await.is_ok());
+    let watch = WatchOrderRequest { order_id: "01920000-0000-7000-8000-000000000000".into(), ..Default::default() };
+    let mut client = OrderServiceClient::new(sandbox.channel());
+    let mut stream = client.watch_order(Customer::new().request(watch)).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::Internal);
+    assert!(products(&sandbox).get_product(Guest.request(get())).await.is_ok());
+}
+
+#[tokio::test]
+async fn more_calls_than_places_are_refused_at_once() {
+    let gate = Arc::new(Semaphore::new(0));
+    let inside = Arc::new(AtomicUsize::new(0));
+    let (held, entered) = (gate.clone(), inside.clone());
+    let waits = role("doors", move |_| {
+        let (held, entered) = (held.clone(), entered.clone());
+        async move {
+            entered.fetch_add(1, Ordering::SeqCst);
+            held.acquire().await.unwrap().forget();
+            Ok(Product::default())
+        }
+    });
+    let sandbox = Sandbox::of(vec![waits]).env("MERCATO_MAX_CALLS", "2").start().await.unwrap();
+    let call = || {
+        let mut client = products(&sandbox);
+        tokio::spawn(async move { client.get_product(Guest.request(get())).await })
+    };
+    let running = [call(), call()];
+    eventually("both calls run", Duration::from_secs(5), || async { (inside.load(Ordering::SeqCst) == 2).then_some(()) }).await;
+    let refused = call().await.unwrap().unwrap_err();
+    assert_eq!(refusal::<()>(Err(refused.clone())), (Code::ResourceExhausted, "OVERLOADED".into()));
+    assert!(refused.get_details_retry_info().is_some());
+    gate.add_permits(3);
+    for call in running {
+        assert!(call.await.unwrap().is_ok());
+    }
+    assert!(call().await.unwrap().is_ok(), "the places are free again");
+}
+
+#[tokio::test]
+async fn health_probes_and_metrics_tell_the_state() {
+    let sandbox = plain().await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(sandbox.channel());
+    for service in ["", "mercato.catalog.v1.ProductService"] {
+        let request = tonic_health::pb::HealthCheckRequest { service: service.into() };
+        let status = health.check(request).await.unwrap().into_inner().status();
+        assert_eq!(status, tonic_health::pb::health_check_response::ServingStatus::Serving, "{service:?}");
+    }
+    products(&sandbox).get_product(Guest.request(get())).await.unwrap();
+    assert!(admin(&sandbox, "/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(admin(&sandbox, "/readyz").await.starts_with("HTTP/1.1 200"));
+    let counted = || async {
+        let metrics = admin(&sandbox, "/metrics").await;
+        let line = "grpc_requests_total{method=\"/mercato.catalog.v1.ProductService/GetProduct\",code=\"OK\"}";
+        (metrics.contains(line) && metrics.contains("grpc_request_duration_seconds_bucket")).then_some(())
+    };
+    eventually("the call is counted", Duration::from_secs(5), counted).await;
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_in_the_handler_and_in_internal_errors() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let fails = role("doors", |_| async {
+        let parent = telemetry::traceparent().unwrap_or_default();
+        assert!(parent.starts_with(&format!("00-{TRACE}-")) && !parent.contains("00f067aa0ba902b7"), "{parent}");
+        Err(mercato_chassis::status(mercato_chassis::Fault::Internal("secret".into())))
+    });
+    let sandbox = Sandbox::of(vec![fails]).start().await.unwrap();
+    let mut request = Guest.request(get());
+    request.metadata_mut().insert("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01").parse().unwrap());
+    let refused = products(&sandbox).get_product(request).await.unwrap_err();
+    assert_eq!(refused.message(), format!("internal error, trace id {TRACE}"));
+}
+
+#[tokio::test]
+async fn the_contracts_can_be_asked_for() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient, server_reflection_request::MessageRequest,
+    };
+    let sandbox = plain().await;
+    let ask = ServerReflectionRequest { host: String::new(), message_request: Some(MessageRequest::FileContainingSymbol("mercato.catalog.v1.Product".into())) };
+    let mut client = ServerReflectionClient::new(sandbox.channel());
+    let mut answers = client.server_reflection_info(futures_util::stream::iter([ask])).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+}

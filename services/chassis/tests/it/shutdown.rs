@@ -1,0 +1,77 @@
+//! The end of a process.
+
+use crate::doors::{ID, get, plain, products, role};
+use mercato_contracts::mercato::{
+    catalog::v1::Product,
+    ordering::v1::{WatchOrderRequest, order_service_client::OrderServiceClient, watch_order_response::Event},
+};
+use mercato_testkit::{Actor as _, Customer, Guest, Sandbox};
+use std::{sync::Arc, time::Duration};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+
+#[tokio::test]
+async fn a_client_that_says_nothing_does_not_hold_it_up() {
+    let sandbox = plain().await;
+    let silent = TcpStream::connect(sandbox.grpc()).await.unwrap();
+    let silent_admin = TcpStream::connect(sandbox.admin().unwrap()).await.unwrap();
+    products(&sandbox).get_product(Guest.request(get())).await.unwrap();
+    assert!(timeout(Duration::from_secs(8), sandbox.stop()).await.expect("shutdown must end by itself"));
+    drop((silent, silent_admin));
+}
+
+#[tokio::test]
+async fn a_call_that_runs_is_answered() {
+    let (gate, entered) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (held, says) = (gate.clone(), entered.clone());
+    let waits = role("doors", move |_| {
+        let (held, says) = (held.clone(), says.clone());
+        async move {
+            says.add_permits(1);
+            held.acquire().await.unwrap().forget();
+            Ok(Product { name: "late".into(), ..Product::default() })
+        }
+    });
+    let sandbox = Sandbox::of(vec![waits]).start().await.unwrap();
+    let mut client = products(&sandbox);
+    let call = tokio::spawn(async move { client.get_product(Guest.request(get())).await });
+    entered.acquire().await.unwrap().forget();
+    let (stopped, answer) = tokio::join!(sandbox.stop(), async {
+        gate.add_permits(1);
+        call.await.unwrap()
+    });
+    assert_eq!(answer.unwrap().into_inner().name, "late");
+    assert!(stopped);
+}
+
+#[tokio::test]
+async fn streams_end_with_an_end() {
+    let sandbox = plain().await;
+    let mut client = OrderServiceClient::new(sandbox.channel());
+    let watch = WatchOrderRequest { order_id: ID.into(), ..Default::default() };
+    let mut stream = client.watch_order(Customer::new().request(watch)).await.unwrap().into_inner();
+    assert!(matches!(stream.message().await.unwrap().unwrap().event, Some(Event::Heartbeat(_))));
+    let (stopped, last) = tokio::join!(sandbox.stop(), async {
+        let last = stream.message().await.unwrap().unwrap().event;
+        assert!(stream.message().await.unwrap().is_none());
+        last
+    });
+    assert!(matches!(last, Some(Event::End(_))));
+    assert!(stopped);
+}
+
+#[tokio::test]
+async fn a_handler_that_never_ends_is_left_behind_at_the_limit() {
+    let entered = Arc::new(Semaphore::new(0));
+    let says = entered.clone();
+    let stuck = role("doors", move |_| {
+        says.add_permits(1);
+        std::future::pending()
+    });
+    let sandbox = Sandbox::of(vec![stuck]).env("MERCATO_DRAIN_MS", "200").start().await.unwrap();
+    let mut client = products(&sandbox);
+    let call = tokio::spawn(async move { client.get_product(Guest.request(get())).await });
+    entered.acquire().await.unwrap().forget();
+    let clean = timeout(Duration::from_secs(5), sandbox.stop()).await.expect("the limit must hold");
+    assert!(!clean, "work was left behind");
+    assert!(call.await.unwrap().is_err());
+}
