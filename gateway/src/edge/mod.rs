@@ -1,0 +1,161 @@
+//! Envoy's configuration, rendered from the template `envoy/envoy.yaml` and the contracts. Every route, deadline, retry and token demand
+//! follows from a method's policy, so the edge cannot disagree with the services.
+
+mod clusters;
+mod replies;
+mod routes;
+
+use mercato_contracts::ENVOY_DESCRIPTOR_SET;
+use mercato_contracts::methods::{Caller, METHODS};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+const TEMPLATE: &str = include_str!("../../../envoy/envoy.yaml");
+
+/// What the rendered configuration depends on. Everything has a default that fits one machine.
+#[derive(Debug, Clone)]
+pub struct EdgeSettings {
+    /// Name of this Envoy in logs and metrics.
+    pub node: String,
+    /// Where clients come in.
+    pub listen: SocketAddr,
+    /// Envoy's own admin interface; never reachable from outside.
+    pub admin: SocketAddr,
+    /// Where the services are: one address for all, or one a role.
+    pub upstream: Upstream,
+    /// The gateway's HTTP face: keys, OpenAPI, documentation.
+    pub gateway_http: String,
+    /// Issuer of the tokens.
+    pub issuer: String,
+    /// Audience of the tokens.
+    pub audience: String,
+    /// Proxies in front of this one whose word about the client's address counts.
+    pub trusted_hops: u32,
+    /// Memory at which Envoy defends itself, in bytes.
+    pub max_heap_bytes: u64,
+    /// Where the access log goes.
+    pub access_log: String,
+    /// Origins of browsers that may call; regular expressions.
+    pub cors_origins: Vec<String>,
+    /// Collector for traces as `host:port`; none switches tracing off.
+    pub otlp: Option<String>,
+    /// How many of a hundred requests are traced.
+    pub trace_percent: u32,
+}
+
+/// Where the services are.
+#[derive(Debug, Clone)]
+pub enum Upstream {
+    /// Every role in one process, as `host:port`.
+    Together(String),
+    /// A process a role, each as `host:port`; `internal` is where one more listener offers all of them to peers, tools and reflection.
+    Apart {
+        /// Role and address.
+        roles: Vec<(String, String)>,
+        /// The listener for tools on the inside.
+        internal: SocketAddr,
+    },
+}
+
+impl Upstream {
+    /// The cluster that serves a package such as `mercato.ordering.v1`.
+    fn cluster(&self, service: &str) -> String {
+        match self {
+            Self::Together(_) => "mercato".into(),
+            Self::Apart { .. } => service.split('.').nth(1).unwrap_or("gateway").to_owned(),
+        }
+    }
+
+    fn gateway(&self) -> String {
+        match self {
+            Self::Together(_) => "mercato".into(),
+            Self::Apart { .. } => "gateway".into(),
+        }
+    }
+}
+
+/// Why a configuration could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("`{path}` cannot be written: {source}")]
+pub struct WriteError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// Writes `envoy.yaml` and the descriptor it names into a folder.
+pub fn write(settings: &EdgeSettings, folder: &Path) -> Result<(), WriteError> {
+    let put = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).map_err(|source| WriteError { path, source })
+    };
+    std::fs::create_dir_all(folder).map_err(|source| WriteError { path: folder.to_owned(), source })?;
+    let absolute = std::fs::canonicalize(folder).map_err(|source| WriteError { path: folder.to_owned(), source })?;
+    let descriptor = absolute.join("envoy.bin");
+    put("envoy.bin", ENVOY_DESCRIPTOR_SET)?;
+    put("envoy.yaml", render(settings, &descriptor).as_bytes())
+}
+
+/// The configuration as text; `descriptor` is where Envoy will find its descriptor set.
+pub fn render(settings: &EdgeSettings, descriptor: &Path) -> String {
+    let transcoder = transcoder(descriptor, false);
+    let fields: Vec<(&str, String)> = vec![
+        ("NODE", json!(settings.node).to_string()),
+        ("ADMIN_HOST", json!(settings.admin.ip().to_string()).to_string()),
+        ("ADMIN_PORT", settings.admin.port().to_string()),
+        ("MAX_HEAP_BYTES", settings.max_heap_bytes.to_string()),
+        ("EDGE_HOST", json!(settings.listen.ip().to_string()).to_string()),
+        ("EDGE_PORT", settings.listen.port().to_string()),
+        ("TRUSTED_HOPS", settings.trusted_hops.to_string()),
+        ("TRACING", replies::tracing(settings)),
+        ("ACCESS_LOG", json!(settings.access_log).to_string()),
+        ("LOCAL_REPLIES", replies::mappers().to_string()),
+        ("HEALTHY", clusters::healthy(&settings.upstream).to_string()),
+        ("ISSUER", json!(settings.issuer).to_string()),
+        ("AUDIENCE", json!(settings.audience).to_string()),
+        ("RLS_CLUSTER", settings.upstream.gateway()),
+        ("TRANSCODER", transcoder.to_string()),
+        ("CORS_ORIGINS", cors(&settings.cors_origins).to_string()),
+        ("ROUTES", lines(routes::all(settings, descriptor), 14)),
+        ("INTERNAL_LISTENER", clusters::internal_listener(&settings.upstream)),
+        ("CLUSTERS", lines(clusters::all(settings), 2)),
+    ];
+    fields.iter().fold(TEMPLATE.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value))
+}
+
+/// A list with one element a line: JSON is YAML, and a line is what a person can compare.
+fn lines(values: Vec<Value>, indent: usize) -> String {
+    let pad = " ".repeat(indent);
+    values.iter().map(|v| format!("\n{pad}- {v}")).collect()
+}
+
+fn cors(origins: &[String]) -> Value {
+    origins.iter().map(|o| json!({ "safe_regex": { "regex": o } })).collect()
+}
+
+/// The services the edge translates: all with a public method.
+fn public_services() -> BTreeSet<&'static str> {
+    METHODS.iter().filter(|m| m.caller != Caller::Peer).map(|m| m.service).collect()
+}
+
+/// The JSON transcoder; streams over REST are server-sent events.
+fn transcoder(descriptor: &Path, sse: bool) -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
+        "proto_descriptor": descriptor,
+        "services": public_services(),
+        "convert_grpc_status": true,
+        "match_incoming_request_route": true,
+        "case_insensitive_enum_parsing": true,
+        "query_param_unescape_plus": true,
+        "max_request_body_size": 262_144,
+        "max_response_body_size": 8_388_608,
+        "print_options": { "always_print_primitive_fields": true, "stream_sse_style_delimited": sse },
+        "request_validation_options": {
+            "reject_unknown_method": true,
+            "reject_unknown_query_parameters": true,
+            "reject_binding_body_field_collisions": true
+        }
+    })
+}

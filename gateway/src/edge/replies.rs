@@ -1,0 +1,65 @@
+//! Envoy's own refusals in the form of ours, and its tracing.
+
+use super::EdgeSettings;
+use serde_json::{Value, json};
+
+/// HTTP status, gRPC code and reason of what Envoy itself refuses; the last two catch what is left.
+const REPLIES: &[(&str, u32, u32, &str)] = &[
+    ("EQ", 401, 16, "TOKEN_INVALID"),
+    ("EQ", 403, 7, "CALLER_NOT_ALLOWED"),
+    ("EQ", 404, 5, "NOT_FOUND"),
+    ("EQ", 413, 3, "REQUEST_INVALID"),
+    ("EQ", 429, 8, "RATE_LIMITED"),
+    ("EQ", 503, 14, "UNAVAILABLE"),
+    ("EQ", 504, 4, "DEADLINE_EXCEEDED"),
+    ("GE", 500, 13, "INTERNAL"),
+    ("GE", 400, 3, "REQUEST_INVALID"),
+];
+
+/// The mappers, in the order Envoy asks them.
+pub(super) fn mappers() -> Value {
+    REPLIES.iter().map(|(op, http, code, reason)| mapper(op, *http, *code, reason)).collect()
+}
+
+fn mapper(op: &str, http: u32, code: u32, reason: &str) -> Value {
+    let status = json!({ "status_code_filter": { "comparison": { "op": op, "value": { "default_value": http, "runtime_key": "none" } } } });
+    json!({
+        "filter": { "and_filter": { "filters": [ not_grpc(), status ] } },
+        "body_format_override": { "json_format": {
+            "code": code,
+            "message": "%LOCAL_REPLY_BODY%",
+            "details": [ {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "mercato", "metadata": []
+            } ]
+        } }
+    })
+}
+
+/// A transcoded request looks like gRPC by the time the router refuses it; its original path gives it away.
+fn not_grpc() -> Value {
+    json!({ "or_filter": { "filters": [
+        { "header_filter": { "header": {
+            "name": "content-type", "string_match": { "prefix": "application/grpc" }, "invert_match": true, "treat_missing_header_as_empty": true
+        } } },
+        { "header_filter": { "header": { "name": "x-envoy-original-path", "present_match": true } } }
+    ] } })
+}
+
+/// The tracing block of the connection manager, or nothing.
+pub(super) fn tracing(settings: &EdgeSettings) -> String {
+    if settings.otlp.is_none() {
+        return String::new();
+    }
+    let block = json!({
+        "random_sampling": { "value": settings.trace_percent },
+        "spawn_upstream_span": true,
+        "operation": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)% %ROUTE_NAME%",
+        "upstream_operation": "%REQ(:PATH)%",
+        "provider": { "name": "envoy.tracers.opentelemetry", "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+            "service_name": "mercato-edge",
+            "grpc_service": { "envoy_grpc": { "cluster_name": "otlp" }, "timeout": "1s" }
+        } }
+    });
+    format!("          tracing: {block}")
+}

@@ -1,0 +1,142 @@
+//! One route a public method and binding, made from its policy.
+
+use super::{EdgeSettings, transcoder};
+use mercato_contracts::methods::{Caller, HttpBinding, Idempotency, METHODS, Method};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// How much later than the service Envoy gives up, so that the service's own, better answer arrives first. Milliseconds.
+const PATIENCE_MS: u64 = 500;
+
+/// All routes, the most particular first; what none matches is 404.
+pub(super) fn all(settings: &EdgeSettings, descriptor: &Path) -> Vec<Value> {
+    let public = || METHODS.iter().filter(|m| m.caller != Caller::Peer);
+    let mut rest: Vec<(&'static HttpBinding, &'static Method)> = public().flat_map(|m| m.http.iter().map(move |b| (b, m))).collect();
+    // literal templates win over those with variables, custom verbs over plain ones
+    rest.sort_by_key(|(b, _)| (b.template.matches('{').count(), !b.template.contains(':'), b.template, b.verb));
+    let mut routes = vec![page("/"), page("/docs"), page("/openapi.json"), page("/.well-known/jwks.json")];
+    routes.extend(rest.into_iter().map(|(binding, method)| rest_route(settings, descriptor, binding, method)));
+    routes.extend(public().map(|method| grpc_route(settings, method)));
+    routes
+}
+
+fn page(path: &str) -> Value {
+    json!({ "name": format!("page {path}"), "match": { "path": path }, "route": { "cluster": "gateway_http", "timeout": "5s" } })
+}
+
+fn rest_route(settings: &EdgeSettings, descriptor: &Path, binding: &HttpBinding, method: &Method) -> Value {
+    let mut route = action(settings, method);
+    let mut filters = json!({});
+    if method.server_streaming {
+        route["timeout"] = json!("0s");
+        route["idle_timeout"] = json!("120s");
+        route["max_stream_duration"] = json!({ "max_stream_duration": millis(method.deadline_ms + PATIENCE_MS) });
+        filters["envoy.filters.http.grpc_json_transcoder"] = transcoder(descriptor, true);
+    } else {
+        route["timeout"] = json!(millis(method.deadline_ms + PATIENCE_MS));
+    }
+    if let Some(requirement) = token(method) {
+        filters["envoy.filters.http.jwt_authn"] = requirement;
+    }
+    json!({
+        "name": format!("{} {}", binding.verb, binding.template),
+        "match": {
+            "safe_regex": { "regex": pattern(binding.template) },
+            "headers": [ { "name": ":method", "string_match": { "exact": binding.verb } } ]
+        },
+        "route": route,
+        "request_headers_to_add": [ {
+            "header": { "key": "grpc-timeout", "value": format!("{}m", method.deadline_ms) },
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"
+        } ],
+        "typed_per_filter_config": filters
+    })
+}
+
+/// Native gRPC and gRPC-Web: the exact method, so that nothing without a policy is ever reachable.
+fn grpc_route(settings: &EdgeSettings, method: &Method) -> Value {
+    let mut route = action(settings, method);
+    let most = millis(method.deadline_ms + PATIENCE_MS);
+    route["timeout"] = json!("0s");
+    route["max_stream_duration"] = json!({ "grpc_timeout_header_max": most, "max_stream_duration": most });
+    let mut filters = json!({});
+    if let Some(requirement) = token(method) {
+        filters["envoy.filters.http.jwt_authn"] = requirement;
+    }
+    json!({ "name": method.path, "match": { "path": method.path }, "route": route, "typed_per_filter_config": filters })
+}
+
+fn action(settings: &EdgeSettings, method: &Method) -> Value {
+    let mut route = json!({ "cluster": settings.upstream.cluster(method.service) });
+    if method.idempotency == Idempotency::ReadOnly && !method.server_streaming {
+        route["retry_policy"] = json!({
+            "retry_on": "connect-failure,refused-stream,reset-before-request,unavailable",
+            "num_retries": 1,
+            "retry_back_off": { "base_interval": "0.025s", "max_interval": "0.25s" }
+        });
+    }
+    if method.idempotency != Idempotency::ReadOnly {
+        route["rate_limits"] = json!([{ "actions": limit(method) }]);
+    }
+    route
+}
+
+/// Whose bucket a change takes a token from: the subject's, or the address's where there is no subject.
+fn limit(method: &Method) -> Value {
+    if method.caller == Caller::Public {
+        let class = if method.service.ends_with(".AuthService") { "auth" } else { "anonymous" };
+        return json!([ { "generic_key": { "descriptor_key": "class", "descriptor_value": class } }, { "remote_address": {} } ]);
+    }
+    json!([
+        { "generic_key": { "descriptor_key": "class", "descriptor_value": "write" } },
+        { "metadata": {
+            "descriptor_key": "subject",
+            "default_value": "unknown",
+            "metadata_key": { "key": "envoy.filters.http.jwt_authn", "path": [ { "key": "claims" }, { "key": "sub" } ] }
+        } }
+    ])
+}
+
+/// A method that is not public needs a token; a public one only checks the token it is given, which is the host's default.
+fn token(method: &Method) -> Option<Value> {
+    (method.caller != Caller::Public).then(|| {
+        json!({ "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", "requirement_name": "user" })
+    })
+}
+
+/// `/api/orders/{order_id}:cancel` as a regular expression; a variable is one segment.
+fn pattern(template: &str) -> String {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        out.push_str(&escape(before));
+        out.push_str("[^/:]+");
+        rest = after.split_once('}').map_or("", |(_, tail)| tail);
+    }
+    out + &escape(rest)
+}
+
+fn escape(literal: &str) -> String {
+    literal.replace('.', "[.]")
+}
+
+fn millis(ms: u64) -> String {
+    format!("{}.{:03}s", ms / 1000, ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_becomes_a_pattern_of_whole_segments() {
+        assert_eq!(pattern("/api/orders/{order_id}:cancel"), "/api/orders/[^/:]+:cancel");
+        assert_eq!(pattern("/api/products"), "/api/products");
+    }
+
+    #[test]
+    fn durations_keep_their_milliseconds() {
+        assert_eq!(millis(1500), "1.500s");
+        assert_eq!(millis(20), "0.020s");
+    }
+}

@@ -1,0 +1,4 @@
+//! The catalog's services, one file each.
+
+pub mod lookup;
+pub mod products;

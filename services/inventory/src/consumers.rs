@@ -1,0 +1,44 @@
+//! What inventory does about other services' events.
+
+use crate::{app::StockKeeper, events, workers::RELEASE};
+use chassis::{
+    error::Fault,
+    inbox::{Broadcast, Handler, Received},
+    work::{self, Wake},
+};
+use mercato_chassis as chassis;
+use sqlx::PgConnection;
+use std::{sync::Arc, time::Duration};
+
+const CANCELLED: &str = "order.cancelled";
+
+/// Gives back what a cancelled order holds. Ordering asks for it too; this way the stock comes back even if its call never arrives.
+pub struct Orders {
+    /// Nudges the worker.
+    pub wake: Wake,
+}
+
+#[async_trait::async_trait]
+impl Handler for Orders {
+    fn wants(&self, kind: &str) -> bool {
+        kind == CANCELLED
+    }
+
+    async fn handle(&self, tx: &mut PgConnection, event: &Received) -> Result<(), Fault> {
+        work::enqueue(tx, RELEASE, event.aggregate, Duration::ZERO).await
+    }
+
+    fn committed(&self, _events: &[Received]) {
+        self.wake.now();
+    }
+}
+
+/// Drops cached availability that another instance changed.
+pub fn freshness(keeper: StockKeeper) -> Broadcast {
+    let forget = move |event: &Received| {
+        if event.kind == "inventory.updated" {
+            keeper.forget(&[event.aggregate]);
+        }
+    };
+    Broadcast { name: "inventory.cache", topics: &[events::TOPIC], on_event: Arc::new(forget) }
+}

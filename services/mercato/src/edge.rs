@@ -1,0 +1,67 @@
+//! `mercato edge`: Envoy's configuration for this environment.
+
+use anyhow::Context;
+use mercato_chassis::config::{Source, process_env};
+use mercato_chassis::token::TokenSettings;
+use mercato_gateway::edge::{EdgeSettings, Upstream, write as write_edge};
+use std::path::Path;
+
+/// The roles and where they listen when each is a process of its own and nothing else is said.
+const APART: &[(&str, &str)] = &[
+    ("catalog", "127.0.0.1:50061"),
+    ("inventory", "127.0.0.1:50062"),
+    ("ordering", "127.0.0.1:50063"),
+    ("payment", "127.0.0.1:50064"),
+    ("customer", "127.0.0.1:50065"),
+    ("gateway", "127.0.0.1:50066"),
+];
+
+/// Writes `envoy.yaml` and `envoy.bin` into a folder.
+pub fn write(folder: &Path) -> anyhow::Result<()> {
+    let mut source = Source::new(process_env());
+    let settings = settings(&mut source);
+    if !source.errors().is_empty() {
+        anyhow::bail!("{}", source.errors().join("\n"));
+    }
+    write_edge(&settings, folder).with_context(|| format!("the edge's configuration cannot be written to `{}`", folder.display()))
+}
+
+fn settings(source: &mut Source) -> EdgeSettings {
+    let tokens = TokenSettings::read(source);
+    EdgeSettings {
+        node: source.string("MERCATO_EDGE_NODE", "edge-0", "name of this envoy in logs and metrics"),
+        listen: source.address("MERCATO_EDGE_ADDR", "127.0.0.1:8080", "where clients come in"),
+        admin: source.address("MERCATO_EDGE_ADMIN_ADDR", "127.0.0.1:9901", "envoy's own admin interface"),
+        upstream: upstream(source),
+        gateway_http: source.string("MERCATO_GATEWAY_HTTP_ADDR", "127.0.0.1:8081", "the gateway's http face"),
+        issuer: tokens.issuer,
+        audience: tokens.audience,
+        trusted_hops: source.number("MERCATO_EDGE_TRUSTED_HOPS", 0, 0..=10, "proxies in front whose word about the client counts"),
+        max_heap_bytes: source.number("MERCATO_EDGE_MAX_HEAP_BYTES", 1 << 30, 1 << 26..=1 << 40, "memory at which envoy defends itself"),
+        access_log: source.string("MERCATO_EDGE_ACCESS_LOG", "/dev/stdout", "where the access log goes"),
+        cors_origins: source
+            .string("MERCATO_CORS_ORIGINS", "http://(localhost|127[.]0[.]0[.]1)(:[0-9]+)?", "origins of browsers that may call, regular expressions with commas")
+            .split(',')
+            .map(str::to_owned)
+            .filter(|o| !o.is_empty())
+            .collect(),
+        otlp: source.optional("MERCATO_EDGE_OTLP", "collector for the edge's traces, host:port").filter(|o| !o.is_empty()),
+        trace_percent: source.number("MERCATO_EDGE_TRACE_PERCENT", 100, 0..=100, "of a hundred requests, how many are traced"),
+    }
+}
+
+fn upstream(source: &mut Source) -> Upstream {
+    let together = source.string("MERCATO_GRPC_ADDR", "127.0.0.1:50051", "where all roles are served together, or offered to tools when apart");
+    if !source.flag("MERCATO_EDGE_SPLIT", false, "whether each role is a process of its own") {
+        return Upstream::Together(together);
+    }
+    let roles = APART
+        .iter()
+        .map(|(role, address)| {
+            let name = format!("MERCATO_PEER_{}", role.to_uppercase());
+            let url = source.string(&name, &format!("http://{address}"), "where the role listens");
+            ((*role).to_owned(), url.strip_prefix("http://").unwrap_or(&url).trim_end_matches('/').to_owned())
+        })
+        .collect();
+    Upstream::Apart { roles, internal: source.address("MERCATO_GRPC_ADDR", "127.0.0.1:50051", "where all roles are offered to tools") }
+}

@@ -1,0 +1,133 @@
+//! Steps of the saga that call neighbours: committing and releasing stock, and looking up a payment whose event is late.
+
+use super::App;
+use super::advance::{Advanced, advance};
+use crate::domain::{Command, Order, Status};
+use crate::store;
+use mercato_chassis::call::Scope;
+use mercato_chassis::error::{Fault, Refusal};
+use mercato_chassis::grpc::client::peer_fault;
+use mercato_chassis::work::{self, Item};
+use mercato_contracts::mercato::inventory::v1::{
+    CommitReservationRequest, ReleaseReservationRequest, reservation_service_client::ReservationServiceClient,
+};
+use mercato_contracts::mercato::payment::v1::{GetOrderPaymentRequest, Payment, payment, payment_lookup_service_client::PaymentLookupServiceClient};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Makes the hold on the stock permanent: the pivot, after which the order can only go forward.
+pub async fn commit_stock(app: &App, item: &Item) -> Result<(), Fault> {
+    let request = CommitReservationRequest { order_id: item.subject.to_string() };
+    let command = match ReservationServiceClient::new(app.inventory.clone()).commit_reservation(request).await {
+        Ok(_) => Command::StockCommitted,
+        Err(status) => match Refusal::of(&status).reason.as_str() {
+            "RESERVATION_ENDED" | "RESERVATION_NOT_FOUND" => Command::StockGone,
+            _ => return Err(peer_fault(status, "inventory")),
+        },
+    };
+    settle(app, item, command).await
+}
+
+/// Gives the hold on the stock back.
+pub async fn release_stock(app: &App, item: &Item) -> Result<(), Fault> {
+    let request = ReleaseReservationRequest { order_id: item.subject.to_string() };
+    ReservationServiceClient::new(app.inventory.clone()).release_reservation(request).await.map_err(|status| peer_fault(status, "inventory"))?;
+    settle(app, item, Command::StockReleased).await
+}
+
+/// Applies what the step found out and ends the step, in one transaction.
+async fn settle(app: &App, item: &Item, command: Command) -> Result<(), Fault> {
+    let step = item.clone();
+    let order = app
+        .db
+        .uow_within(Duration::from_secs(2), move |tx| {
+            let (command, step) = (command.clone(), step.clone());
+            Box::pin(async move {
+                let advanced = advance(tx, step.subject, Scope::All, command).await?;
+                if !work::finish(tx, &step).await? {
+                    return Err(work::lost());
+                }
+                Ok(advanced)
+            })
+        })
+        .await?;
+    tell(app, order);
+    Ok(())
+}
+
+fn tell(app: &App, advanced: Advanced) {
+    app.wake.now();
+    if let Advanced::Now(order) | Advanced::Refused(order) = advanced {
+        app.hub.publish(&order);
+    }
+}
+
+/// Looks at an order whose timer ran out: asks payment what it knows, and makes the due step due again. Finds whatever a lost message or a
+/// lost work item would have left hanging.
+pub async fn check(app: &App, item: &Item) -> Result<(), Fault> {
+    let known = match look_up(app, item.subject).await? {
+        Some(payment) => command_of(&payment),
+        None => None,
+    };
+    let step = item.clone();
+    let advanced = app
+        .db
+        .uow_within(Duration::from_secs(2), move |tx| {
+            let (known, step) = (known.clone(), step.clone());
+            Box::pin(async move {
+                let mut last = None;
+                if let Some(command) = known {
+                    last = Some(advance(tx, step.subject, Scope::All, command).await?);
+                }
+                if let Some(order) = store::load_for_update(tx, step.subject, Scope::All).await? {
+                    if let Some(due) = waiting_step(&order) {
+                        work::enqueue(tx, due, step.subject, Duration::ZERO).await?;
+                    }
+                }
+                if !work::finish(tx, &step).await? {
+                    return Err(work::lost());
+                }
+                Ok::<_, Fault>(last)
+            })
+        })
+        .await?;
+    if let Some(advanced) = advanced {
+        tell(app, advanced);
+    }
+    Ok(())
+}
+
+/// The step of our own that the order waits for, if it waits for one.
+pub fn waiting_step(order: &Order) -> Option<&'static str> {
+    use crate::domain::PaymentStatus::Authorized;
+    match order.status {
+        Status::Pending if order.payment_status == Authorized => Some("commit"),
+        Status::Cancelled if order.stock_held => Some("release"),
+        _ => None,
+    }
+}
+
+async fn look_up(app: &App, order: Uuid) -> Result<Option<Payment>, Fault> {
+    let request = GetOrderPaymentRequest { order_id: order.to_string() };
+    match PaymentLookupServiceClient::new(app.payment.clone()).get_order_payment(request).await {
+        Ok(found) => Ok(Some(found.into_inner())),
+        Err(status) if Refusal::of(&status).reason == "PAYMENT_NOT_FOUND" => Ok(None),
+        Err(status) => Err(peer_fault(status, "payment")),
+    }
+}
+
+/// What a payment's state tells the order; `None` while it is undecided.
+fn command_of(payment: &Payment) -> Option<Command> {
+    use payment::Status as P;
+    let payment_id = payment.id.clone();
+    Some(match payment.status() {
+        P::Authorized => Command::PaymentAuthorized { payment_id },
+        P::Captured => Command::PaymentProcessed { payment_id },
+        P::Failed => Command::PaymentFailed { payment_id, reason: payment.failure_reason.clone() },
+        P::Unknown => Command::PaymentUnknown { payment_id },
+        P::Voided => Command::PaymentReturned { payment_id, refunded: false },
+        P::Refunded => Command::PaymentReturned { payment_id, refunded: true },
+        P::NeedsOperator => Command::PaymentStuck { step: "payment".into() },
+        P::Pending | P::Unspecified => return None,
+    })
+}

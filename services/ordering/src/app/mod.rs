@@ -1,0 +1,26 @@
+//! The use cases: where transactions begin and end, and the story can be read.
+
+pub mod advance;
+pub mod check;
+pub mod place;
+
+use crate::watch::Hub;
+use mercato_chassis::{grpc::client::Peer, pg::Db, work::Wake};
+use std::sync::Arc;
+
+/// What every use case stands on.
+#[derive(Clone)]
+pub struct App {
+    /// Our own database.
+    pub db: Db,
+    /// Products and prices.
+    pub catalog: Peer,
+    /// Holds on stock.
+    pub inventory: Peer,
+    /// What became of payments, when their events are late.
+    pub payment: Peer,
+    /// Nudges the workers after a commit.
+    pub wake: Wake,
+    /// Tells watchers.
+    pub hub: Arc<Hub>,
+}

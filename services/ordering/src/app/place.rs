@@ -1,0 +1,151 @@
+//! Placing an order: price, hold, write. What is refused leaves nothing behind; what is acknowledged is never lost.
+
+use super::App;
+use crate::convert::{address_from_proto, money_from_proto, order_to_proto};
+use crate::domain::pricing::{self, Offer, Wanted};
+use crate::domain::{Event, Order, Placed};
+use crate::error::{Error, Placement};
+use crate::events::{kind, payload};
+use crate::store::{self, StoredEvent};
+use mercato_chassis::error::{Fault, Refusal};
+use mercato_chassis::grpc::client::peer_fault;
+use mercato_chassis::idempotency::{self, Answer, Key};
+use mercato_chassis::money::Money;
+use mercato_contracts::mercato::catalog::v1::{BatchGetProductsRequest, Product, product_lookup_service_client::ProductLookupServiceClient};
+use mercato_contracts::mercato::inventory::v1::{ReservationItem, ReserveRequest, reservation_service_client::ReservationServiceClient};
+use mercato_contracts::mercato::ordering::v1 as proto;
+use std::collections::HashMap;
+use std::sync::Arc;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Places an order for `customer`, once for this key. The order's id follows from the key, so that a try that died between the hold and
+/// the order finds its own hold again (docs/adr/0004).
+pub async fn place(app: &App, key: Key, customer: Uuid, request: proto::PlaceOrderRequest) -> Result<Answer<proto::Order>, Error> {
+    if let Some(answered) = idempotency::find::<proto::Order>(&app.db, &key).await? {
+        return answered.map_err(|refusal| Fault::Replayed(Box::new(refusal)).into());
+    }
+    let id = key.derived_uuid("order");
+    let draft = match prepare(app, id, customer, &request).await {
+        Ok(draft) => Ok(draft),
+        Err(Error::Placement(refusal)) => Err(refusal),
+        Err(other) => return Err(other),
+    };
+    let draft = Arc::new(draft.map(|placed| Draft::new(placed, request.payment_token)));
+    let answer = idempotency::once(&app.db, &key, move |tx| {
+        let draft = draft.clone();
+        Box::pin(async move {
+            let draft = match draft.as_ref() {
+                Ok(draft) => draft,
+                Err(refusal) => return Err(Error::from(refusal.clone())),
+            };
+            store::insert(tx, &draft.order, &draft.stored).await?;
+            super::advance::publish(tx, &draft.order, std::slice::from_ref(&draft.event), std::slice::from_ref(&draft.stored)).await?;
+            Ok(order_to_proto(&draft.order))
+        })
+    })
+    .await?;
+    metrics::counter!("orders_placed_total", "replayed" => if answer.replayed { "true" } else { "false" }).increment(1);
+    Ok(answer)
+}
+
+struct Draft {
+    order: Order,
+    event: Event,
+    stored: StoredEvent,
+}
+
+impl Draft {
+    fn new(placed: Placed, payment_token: String) -> Self {
+        let order = Order::created(placed.clone(), OffsetDateTime::now_utc());
+        let event = Event::Created { placed, payment_token };
+        let stored = StoredEvent { version: 1, kind: kind(&event).to_owned(), payload: payload(&event, &order), at: order.created_at };
+        Self { order, event, stored }
+    }
+}
+
+/// Prices the order and holds its stock.
+async fn prepare(app: &App, id: Uuid, customer: Uuid, request: &proto::PlaceOrderRequest) -> Result<Placed, Error> {
+    let wanted = wanted(request)?;
+    pricing::distinct(&wanted).map_err(Placement::from)?;
+    let offers = offers(app, &wanted).await?;
+    let (lines, total) = pricing::price(&wanted, offers).map_err(Placement::from)?;
+    if let Some(shown) = request.total_amount {
+        pricing::agree_number(shown, &total, None).map_err(Placement::from)?;
+    }
+    if let Some(shown) = &request.expected_total {
+        let shown = Money::parse(&shown.currency_code, &shown.amount).map_err(|_| Placement::AmountInvalid)?;
+        pricing::agree(&shown, &total, None).map_err(Placement::from)?;
+    }
+    reserve(app, id, &wanted).await?;
+    Ok(Placed {
+        id,
+        customer_id: customer,
+        lines,
+        total,
+        address: address_from_proto(request.shipping_address.clone()),
+        payment_method: request.payment_method.clone(),
+    })
+}
+
+fn wanted(request: &proto::PlaceOrderRequest) -> Result<Vec<Wanted>, Error> {
+    request
+        .items
+        .iter()
+        .map(|item| {
+            // the contract's rules let only UUIDs through
+            let product_id = Uuid::parse_str(&item.product_id).map_err(|e| Fault::Internal(format!("an unchecked id came in: {e}")))?;
+            Ok(Wanted { product_id, quantity: item.quantity, shown_price: item.price })
+        })
+        .collect()
+}
+
+async fn offers(app: &App, wanted: &[Wanted]) -> Result<Vec<Offer>, Error> {
+    let request = BatchGetProductsRequest { product_ids: wanted.iter().map(|w| w.product_id.to_string()).collect() };
+    let found = ProductLookupServiceClient::new(app.catalog.clone())
+        .batch_get_products(request)
+        .await
+        .map_err(|status| neighbour(status, "catalog"))?
+        .into_inner();
+    if let Some(missing) = found.missing.into_iter().next() {
+        return Err(Placement::ProductNotFound(missing).into());
+    }
+    let mut by_id: HashMap<String, Product> = found.products.into_iter().map(|p| (p.id.clone(), p)).collect();
+    wanted
+        .iter()
+        .map(|w| {
+            let id = w.product_id.to_string();
+            let product = by_id.remove(&id).filter(|p| p.sellable).ok_or(Placement::ProductNotFound(id))?;
+            Ok(Offer { price: money_from_proto(product.price.as_ref())?, name: product.name })
+        })
+        .collect()
+}
+
+async fn reserve(app: &App, id: Uuid, wanted: &[Wanted]) -> Result<(), Error> {
+    let items = wanted.iter().map(|w| ReservationItem { product_id: w.product_id.to_string(), quantity: w.quantity }).collect();
+    let held = ReservationServiceClient::new(app.inventory.clone()).reserve(ReserveRequest { order_id: id.to_string(), items }).await;
+    let Err(status) = held else { return Ok(()) };
+    let mut refusal = Refusal::of(&status);
+    let mut told = |name: &str| refusal.metadata.remove(name).unwrap_or_default();
+    match refusal.reason.as_str() {
+        "INSUFFICIENT_STOCK" => {
+            Err(Placement::InsufficientStock { product_id: told("product_id"), requested: told("requested"), available: told("available") }.into())
+        }
+        "RESERVATION_ENDED" => Err(Placement::Expired(id).into()),
+        // the hold of this key is for other items: the key was used with another request
+        "RESERVATION_CONFLICT" => Err(Fault::IdempotencyKeyReused.into()),
+        _ => Err(neighbour(status, "inventory")),
+    }
+}
+
+/// What a neighbour that did not answer means to the customer; its definite refusals of our own making are our fault.
+fn neighbour(status: tonic::Status, name: &'static str) -> Error {
+    match peer_fault(status, name) {
+        Fault::Unavailable { detail, .. } => {
+            tracing::warn!(neighbour = name, detail, "a neighbour did not answer");
+            Error::Neighbour { neighbour: name }
+        }
+        Fault::Remote(status) => Fault::Internal(format!("`{name}` refused our call: {}", status.message())).into(),
+        other => other.into(),
+    }
+}

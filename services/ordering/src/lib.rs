@@ -1,0 +1,72 @@
+//! Ordering: the event-sourced order, which is also the saga. It decides; inventory and payment react and answer. See README.md for its
+//! promises. It never reads another service's tables and never calls anybody inside a transaction.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod consumers;
+pub mod convert;
+pub mod domain;
+pub mod error;
+pub mod events;
+pub mod grpc;
+pub mod store;
+pub mod watch;
+pub mod workers;
+
+use async_trait::async_trait;
+use mercato_chassis::role::{Context, Mounted, Prepared, Role};
+use mercato_chassis::config::Source;
+use mercato_chassis::error::Fault;
+use mercato_chassis::inbox::Consumer;
+use mercato_contracts::mercato::ordering::v1::{
+    order_operator_service_server::OrderOperatorServiceServer, order_service_server::OrderServiceServer,
+};
+use sqlx::migrate::Migrator;
+use std::sync::Arc;
+
+/// The schema.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// The role `ordering`.
+pub struct Ordering;
+
+impl Role for Ordering {
+    fn name(&self) -> &'static str {
+        "ordering"
+    }
+
+    fn migrations(&self) -> Option<&'static Migrator> {
+        Some(&MIGRATIONS)
+    }
+
+    fn configure(&self, _source: &mut Source) -> Box<dyn Prepared> {
+        Box::new(Ready)
+    }
+}
+
+struct Ready;
+
+#[async_trait]
+impl Prepared for Ready {
+    async fn start(self: Box<Self>, ctx: Context) -> Result<Mounted, Fault> {
+        let hub = Arc::new(watch::Hub::default());
+        let app = app::App {
+            db: ctx.db(),
+            catalog: ctx.peers.get("catalog"),
+            inventory: ctx.peers.get("inventory"),
+            payment: ctx.peers.get("payment"),
+            wake: ctx.wake.clone(),
+            hub: hub.clone(),
+        };
+        hub.run(ctx.db(), &ctx.tasks);
+        let orders = grpc::Orders { app: app.clone(), page_tokens: ctx.page_tokens.clone(), stop: ctx.tasks.token() };
+        let mut mounted = Mounted::default();
+        mounted.add(OrderServiceServer::new(orders.clone()));
+        mounted.add(OrderOperatorServiceServer::new(orders));
+        mounted.consumers.push(Consumer { name: "ordering.payments", topics: &["payments"], handler: Arc::new(consumers::Payments(app.clone())) });
+        mounted.workers.push(Arc::new(workers::Steps(app.clone())));
+        mounted.jobs.push(workers::timer(app));
+        Ok(mounted)
+    }
+}

@@ -1,0 +1,102 @@
+-- Payments of orders, what was asked of the provider, and the double-entry ledger.
+
+create table payment (
+    id             uuid        primary key,
+    order_id       uuid        not null constraint payment_order unique,
+    customer_id    uuid        not null,
+    status         text        not null check (status in ('PENDING', 'AUTHORIZED', 'CAPTURED', 'FAILED', 'UNKNOWN', 'VOIDED', 'REFUNDED', 'NEEDS_OPERATOR')),
+    amount_minor   bigint      not null check (amount_minor >= 0),
+    currency       text        not null check (currency ~ '^[A-Z]{3}$'),
+    captured_minor bigint      not null default 0,
+    refunded_minor bigint      not null default 0,
+    method         text        not null,
+    -- The provider's token; emptied once the authorisation is decided.
+    token          text        not null,
+    failure_reason text        not null default '',
+    -- The order was cancelled: whatever is held or taken has to go back.
+    cancelled      boolean     not null default false,
+    -- payment.unknown is told once.
+    unknown_told   boolean     not null default false,
+    -- Number of the latest event.
+    version        bigint      not null,
+    created_at     timestamptz not null default clock_timestamp(),
+    updated_at     timestamptz not null default clock_timestamp(),
+    constraint payment_captured check (captured_minor between 0 and amount_minor),
+    constraint payment_refunded check (refunded_minor between 0 and captured_minor)
+) with (fillfactor = 70);
+
+-- What is asked of the provider. INTENT stands before the first call; the key is derived, so that every repetition is the same request.
+create table attempt (
+    id           uuid        primary key,
+    payment_id   uuid        not null references payment (id),
+    step         text        not null check (step in ('authorize', 'capture', 'void', 'refund')),
+    epoch        integer     not null check (epoch > 0),
+    provider_key text        not null constraint attempt_provider_key unique,
+    amount_minor bigint      not null check (amount_minor >= 0),
+    state        text        not null check (state in ('INTENT', 'UNKNOWN', 'DONE', 'DECLINED', 'SOFT_DECLINED', 'ABANDONED', 'STUCK')),
+    tries        integer     not null default 0,
+    looks        integer     not null default 0,
+    detail       text        not null default '',
+    -- The last call that may have reached the provider.
+    sent_at      timestamptz,
+    -- When something is meant to happen next; an open attempt far behind it has lost its work item.
+    due_at       timestamptz not null,
+    at           timestamptz not null default clock_timestamp(),
+    constraint attempt_step unique (payment_id, step, epoch)
+) with (fillfactor = 70);
+create index attempt_open on attempt (due_at) where state in ('INTENT', 'UNKNOWN');
+
+-- Double entry. One attempt posts at most once: its id is the transaction.
+create table ledger (
+    tx_id        uuid        not null references attempt (id),
+    line         smallint    not null,
+    payment_id   uuid        not null references payment (id),
+    account      text        not null check (account in ('provider.hold', 'customer.hold', 'provider.balance', 'sales')),
+    side         text        not null check (side in ('D', 'C')),
+    amount_minor bigint      not null check (amount_minor > 0),
+    currency     text        not null,
+    provider_ref text        not null,
+    at           timestamptz not null default clock_timestamp(),
+    primary key (tx_id, line)
+);
+create index ledger_payment on ledger (payment_id);
+create index ledger_provider_ref on ledger (provider_ref);
+
+create function ledger_balanced() returns trigger language plpgsql as $$
+begin
+    if exists (
+        select from ledger where tx_id = new.tx_id group by currency
+        having sum(case side when 'D' then amount_minor else -amount_minor end) <> 0
+    ) then
+        raise exception 'ledger transaction % does not balance', new.tx_id using errcode = 'check_violation', constraint = 'ledger_balanced';
+    end if;
+    return null;
+end $$;
+create constraint trigger ledger_balanced after insert on ledger deferrable initially deferred for each row execute function ledger_balanced();
+
+create function ledger_append_only() returns trigger language plpgsql as $$
+begin
+    raise exception 'the ledger is append-only' using errcode = 'insufficient_privilege';
+end $$;
+create trigger ledger_append_only before update or delete on ledger for each row execute function ledger_append_only();
+create trigger ledger_no_truncate before truncate on ledger for each statement execute function ledger_append_only();
+
+-- Webhooks taken; each has its effect once.
+create table webhook_event (
+    event_id    text        primary key,
+    provider    text        not null,
+    kind        text        not null,
+    reference   text        not null,
+    received_at timestamptz not null default clock_timestamp()
+);
+
+-- A person has to look. At most one open case for an order's step.
+create table operator_case (
+    id        uuid        primary key,
+    order_id  uuid        not null,
+    step      text        not null,
+    reason    text        not null,
+    opened_at timestamptz not null default clock_timestamp(),
+    closed_at timestamptz
+);
+create unique index operator_case_open on operator_case (order_id, step) where closed_at is null;

@@ -1,0 +1,44 @@
+//! What happens to payments: transactions around the domain, and the provider called between them.
+
+pub(crate) mod orders;
+mod reconcile;
+mod refunds;
+mod steps;
+mod webhooks;
+
+pub use reconcile::{Difference, Side, reconcile};
+pub use webhooks::{Signature, Webhook};
+
+use crate::{
+    domain::{Policy, View},
+    error::Error,
+    provider::Provider,
+    store,
+};
+use mercato_chassis::{Scope, pg::Db};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Everything payments need.
+#[derive(Clone)]
+pub struct Payments {
+    pub(crate) db: Db,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) policy: Policy,
+}
+
+impl Payments {
+    /// Payments of one provider.
+    pub fn new(db: Db, provider: Arc<dyn Provider>, policy: Policy) -> Self {
+        Self { db, provider, policy }
+    }
+
+    /// The payment of an order.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also for another customer's.
+    pub async fn find(&self, order: Uuid, scope: Scope) -> Result<View, Error> {
+        let view = store::view(self.db.read(), order, scope).await?;
+        view.ok_or_else(|| Error::NotFound { order_id: order.to_string() })
+    }
+}

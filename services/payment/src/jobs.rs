@@ -1,0 +1,66 @@
+//! Periodic work: finding what was lost, comparing ledgers, and the gauges of the alarms.
+
+use crate::{
+    app::{self, Payments},
+    store,
+};
+use mercato_chassis::{Fault, jobs::Job, work};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// An open attempt this far behind its time has lost its work item.
+const LOST: Duration = Duration::from_secs(30);
+const AT_ONCE: i64 = 500;
+
+/// All jobs of this service.
+pub fn all(payments: &Payments, reconcile_every: Duration) -> Vec<Job> {
+    let (scanned, compared, counted) = (payments.clone(), payments.clone(), payments.clone());
+    vec![
+        Job::new("payment-scan", Duration::from_secs(15), move || scan(scanned.clone())),
+        Job::new("payment-reconcile", reconcile_every, move || reconcile(compared.clone())),
+        Job::new("payment-gauges", Duration::from_secs(10), move || gauges(counted.clone())),
+    ]
+}
+
+/// Gives open attempts without a living work item a new one. Nobody knows how far the old one came, so it is a look-up.
+pub async fn scan(payments: Payments) -> Result<(), Fault> {
+    for attempt in store::lost_attempts(payments.db.read(), LOST, AT_ONCE).await? {
+        revive(&payments, attempt).await?;
+    }
+    Ok(())
+}
+
+async fn revive(payments: &Payments, id: Uuid) -> Result<(), Fault> {
+    let policy = payments.policy;
+    let unit = payments.db.uow_within(Duration::from_secs(2), move |tx| {
+        Box::pin(async move {
+            let Some((before, now)) = store::load_by_attempt(tx, id).await? else { return Ok(()) };
+            let mut after = before.clone();
+            let effects = after.lost(id, LOST, &policy, now);
+            if !effects.is_empty() {
+                tracing::warn!(order = %after.view.order_id, "an open step had no work item");
+                metrics::counter!("payment_revived_total").increment(1);
+            }
+            store::save(tx, &before, &after, &effects).await
+        })
+    });
+    unit.await
+}
+
+async fn reconcile(payments: Payments) -> Result<(), Fault> {
+    let differences = app::reconcile(&payments.db, &*payments.provider).await?;
+    metrics::gauge!("payment_reconcile_differences").set(differences.len() as f64);
+    for difference in differences.iter().take(100) {
+        tracing::error!(?difference, "our ledger differs from the provider's");
+    }
+    Ok(())
+}
+
+async fn gauges(payments: Payments) -> Result<(), Fault> {
+    let (cases, unknown) = store::open_cases(payments.db.read()).await?;
+    metrics::gauge!("payment_open_cases").set(cases as f64);
+    metrics::gauge!("payment_attempts_unknown").set(unknown as f64);
+    let overdue = work::overdue(payments.db.read(), &[], Duration::from_secs(60), AT_ONCE).await?;
+    metrics::gauge!("payment_steps_older_than_a_minute").set(overdue.len() as f64);
+    Ok(())
+}

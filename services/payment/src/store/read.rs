@@ -1,0 +1,132 @@
+//! Reading without a lock.
+
+use super::{AttemptRow, PaymentRow, unreadable};
+use crate::domain::{Payment, Status, View};
+use mercato_chassis::{Fault, Scope};
+use sqlx::PgPool;
+use std::time::Duration;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The payment of an order, when it is in the caller's scope.
+pub async fn view(pool: &PgPool, order: Uuid, scope: Scope) -> Result<Option<View>, Fault> {
+    let row = sqlx::query!(
+        "select id, order_id, customer_id, status, amount_minor, currency, captured_minor, refunded_minor, method, failure_reason,
+                created_at, updated_at
+         from payment where order_id = $1 and ($2::uuid is null or customer_id = $2)",
+        order,
+        scope.owner(),
+    )
+    .fetch_optional(pool)
+    .await?;
+    row.map(|row| {
+        let status = Status::of_name(&row.status).ok_or_else(|| unreadable("status", &row.status))?;
+        Ok(View {
+            id: row.id,
+            order_id: row.order_id,
+            customer_id: row.customer_id,
+            status,
+            amount: row.amount_minor,
+            currency: row.currency,
+            captured: row.captured_minor,
+            refunded: row.refunded_minor,
+            method: row.method,
+            failure_reason: row.failure_reason,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    })
+    .transpose()
+}
+
+/// The payment an attempt belongs to, and the database's time.
+pub async fn by_attempt(pool: &PgPool, attempt: Uuid) -> Result<Option<(Payment, OffsetDateTime)>, Fault> {
+    let row = sqlx::query_as!(
+        PaymentRow,
+        r#"select p.id, p.order_id, p.customer_id, p.status, p.amount_minor, p.currency, p.captured_minor, p.refunded_minor, p.method,
+                  p.token, p.failure_reason, p.cancelled, p.unknown_told, p.version, p.created_at, p.updated_at,
+                  clock_timestamp() as "now!"
+           from payment p where p.id = (select a.payment_id from attempt a where a.id = $1)"#,
+        attempt,
+    )
+    .fetch_optional(pool)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let attempts = sqlx::query_as!(
+        AttemptRow,
+        "select id, step, epoch, provider_key, amount_minor, state, tries, looks, detail, sent_at, due_at
+         from attempt where payment_id = $1 order by at, epoch",
+        row.id,
+    )
+    .fetch_all(pool)
+    .await?;
+    row.into_payment(attempts).map(Some)
+}
+
+/// Open attempts that should have moved this long ago: their work item is lost or late.
+pub async fn lost_attempts(pool: &PgPool, older_than: Duration, limit: i64) -> Result<Vec<Uuid>, Fault> {
+    let ids = sqlx::query_scalar!(
+        "select id from attempt where state in ('INTENT', 'UNKNOWN') and due_at < clock_timestamp() - make_interval(secs => $1)
+         order by due_at limit $2",
+        older_than.as_secs_f64(),
+        limit,
+    );
+    Ok(ids.fetch_all(pool).await?)
+}
+
+/// Counts for the alarms: open operator cases, and payments in doubt.
+pub async fn open_cases(pool: &PgPool) -> Result<(i64, i64), Fault> {
+    let row = sqlx::query!(
+        r#"select (select count(*) from operator_case where closed_at is null) as "cases!",
+                  (select count(*) from attempt where state = 'UNKNOWN') as "unknown!""#
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok((row.cases, row.unknown))
+}
+
+/// One step in our ledger, named as the provider names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerRow {
+    /// The attempt.
+    pub tx_id: Uuid,
+    /// The provider's idempotency key.
+    pub key: String,
+    /// What was done.
+    pub step: String,
+    /// Minor units.
+    pub amount: i64,
+    /// ISO 4217 code.
+    pub currency: String,
+}
+
+/// What we posted under these provider keys, and which of the keys belong to attempts that are still open.
+pub async fn ledger_of_keys(pool: &PgPool, keys: &[String]) -> Result<(Vec<LedgerRow>, Vec<String>), Fault> {
+    let rows = sqlx::query_as!(
+        LedgerRow,
+        r#"select l.tx_id, l.provider_ref as key, a.step, l.amount_minor as amount, l.currency
+           from ledger l join attempt a on a.id = l.tx_id where l.provider_ref = any($1) and l.line = 1"#,
+        keys,
+    )
+    .fetch_all(pool)
+    .await?;
+    let open = sqlx::query_scalar!(
+        "select a.provider_key from attempt a where a.provider_key = any($1) and (
+             a.state in ('INTENT', 'UNKNOWN', 'STUCK') or a.state = 'ABANDONED' and exists (
+                 select from attempt v where v.payment_id = a.payment_id and v.step = 'void' and v.state in ('INTENT', 'UNKNOWN', 'STUCK')))",
+        keys,
+    );
+    Ok((rows, open.fetch_all(pool).await?))
+}
+
+/// Our ledger by transaction, after this one; for comparing it with the provider's.
+pub async fn ledger_page(pool: &PgPool, after: Uuid, limit: i64) -> Result<Vec<LedgerRow>, Fault> {
+    let rows = sqlx::query_as!(
+        LedgerRow,
+        r#"select l.tx_id, l.provider_ref as key, a.step, l.amount_minor as amount, l.currency
+           from ledger l join attempt a on a.id = l.tx_id where l.tx_id > $1 and l.line = 1 order by l.tx_id limit $2"#,
+        after,
+        limit,
+    );
+    Ok(rows.fetch_all(pool).await?)
+}

@@ -1,0 +1,81 @@
+//! The provider over HTTP: what it answered it keeps, once for every key.
+
+use mercato_provider::{Options, Server};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+fn folder() -> PathBuf {
+    std::env::temp_dir().join(format!("mercato-provider-{}", uuid::Uuid::now_v7()))
+}
+
+async fn start(data: &Path) -> Server {
+    let options = Options { address: ([127, 0, 0, 1], 0).into(), data: data.to_owned(), webhook: None };
+    mercato_provider::start(options).await.expect("the provider starts")
+}
+
+async fn call(server: &Server, path: &str, key: &str, body: &Value) -> (u16, Value) {
+    let client = reqwest::Client::new();
+    let answer = client.post(format!("{}{path}", server.url())).header("idempotency-key", key).json(body).send().await.expect("answer");
+    (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+}
+
+async fn look_up(server: &Server, reference: &str) -> (u16, Value) {
+    let answer = reqwest::get(format!("{}/v1/payments/{reference}", server.url())).await.expect("answer");
+    (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+}
+
+fn asked(reference: &str, token: &str) -> Value {
+    json!({"reference": reference, "amountMinor": 2999, "currency": "EUR", "method": "card", "token": token})
+}
+
+#[tokio::test]
+async fn steps_are_kept_over_a_restart() {
+    let data = folder();
+    let server = start(&data).await;
+    let first = call(&server, "/v1/authorizations", "a:1", &asked("a", "tok_approve")).await;
+    assert_eq!((first.0, first.1["state"].as_str()), (200, Some("authorized")));
+    let sum = json!({"amountMinor": 2999, "currency": "EUR"});
+    assert_eq!(call(&server, "/v1/authorizations/a/capture", "a:2", &sum).await.1["state"], "captured");
+    assert_eq!(call(&server, "/v1/authorizations/a/void", "a:3", &Value::Null).await.0, 409);
+    let back = json!({"refundReference": "r1", "amountMinor": 1000, "currency": "EUR"});
+    assert_eq!(call(&server, "/v1/authorizations/a/refunds", "a:4", &back).await.1["state"], "refunded");
+    server.stop().await;
+    let ledger = data.join("ledger.jsonl");
+    let mut torn = std::fs::read(&ledger).expect("ledger");
+    torn.extend_from_slice(b"{\"sequence\": 5, \"torn");
+    std::fs::write(&ledger, torn).expect("write");
+
+    let server = start(&data).await;
+    assert_eq!(call(&server, "/v1/authorizations", "a:1", &asked("a", "tok_approve")).await, first);
+    assert_eq!(call(&server, "/v1/authorizations", "a:1", &asked("b", "tok_approve")).await.0, 422);
+    let (_, seen) = look_up(&server, "a").await;
+    assert_eq!((seen["capturedMinor"].as_i64(), seen["refundedMinor"].as_i64()), (Some(2999), Some(1000)));
+    assert_eq!(
+        call(&server, "/v1/authorizations/a/refunds", "a:5", &json!({"refundReference": "r2", "amountMinor": 2000, "currency": "EUR"}))
+            .await
+            .0,
+        409
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_misbehave_as_told() {
+    let server = start(&folder()).await;
+    assert_eq!(call(&server, "/v1/authorizations", "d:1", &asked("d", "tok_decline")).await.1["state"], "declined");
+    assert_eq!(call(&server, "/v1/authorizations", "s:1", &asked("s", "tok_soft_decline")).await.1["state"], "soft_declined");
+    assert_eq!(call(&server, "/v1/authorizations", "s:2", &asked("s", "tok_soft_decline")).await.1["state"], "authorized");
+    assert_eq!(call(&server, "/v1/authorizations", "g:1", &asked("g", "tok_garbage")).await.1, Value::Null);
+    assert_eq!(look_up(&server, "g").await.1["state"], "authorized");
+    assert_eq!(call(&server, "/v1/authorizations", "e:1", &asked("e", "tok_error_500-1")).await.0, 500);
+    assert_eq!(look_up(&server, "e").await.0, 404);
+    assert_eq!(call(&server, "/v1/authorizations", "e:1", &asked("e", "tok_error_500-1")).await.0, 200);
+    assert_eq!(call(&server, "/v1/authorizations", "v:1", &asked("v", "tok_void_fails-2")).await.0, 200);
+    for expected in [503, 503, 200, 200] {
+        assert_eq!(call(&server, "/v1/authorizations/v/void", "v:2", &Value::Null).await.0, expected);
+    }
+    assert_eq!(call(&server, "/v1/authorizations", "w:1", &asked("w", "tok_wrong_amount")).await.1["amountMinor"], 3000);
+    assert_eq!(call(&server, "/v1/authorizations/x/void", "x:1", &Value::Null).await.0, 200, "an unknown reference is closed");
+    assert_eq!(call(&server, "/v1/authorizations", "x:2", &asked("x", "tok_approve")).await.0, 409);
+    server.stop().await;
+}
