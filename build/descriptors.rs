@@ -11,6 +11,9 @@ pub const OURS: &str = "mercato.";
 const FOREIGN: [&str; 4] =
     ["google/rpc/status.proto", "google/rpc/error_details.proto", "google/api/httpbody.proto", "envoy/service/ratelimit/v3/rls.proto"];
 
+/// Where ErrorInfo is declared.
+const ERRORS: &str = "google/rpc/error_details.proto";
+
 /// The contracts in the forms that the generators need.
 pub struct Compiled {
     /// The encoded set with imports, comments and all options.
@@ -57,8 +60,14 @@ pub fn compile(roots: &[&Path], files: &[String]) -> Result<Compiled> {
 ///
 /// Envoy up to 1.40 crashes when a transcoded response holds a map entry whose key or value is the default, because prost (legally)
 /// leaves such a field off the wire (protocolbuffers/protobuf#26885). Unmarked, the map is printed as a list of key and value.
+/// The one exception is the metadata of google.rpc.ErrorInfo, which every client library reads as an object: the services make errors in
+/// one place each, which never writes an empty name or value.
 pub fn for_envoy(raw: &[u8]) -> Result<Vec<u8>> {
-    rewrite(&without_comments(raw)?, |file| unmark_maps(file, "message_type"))
+    rewrite(&without_comments(raw)?, |file| {
+        if file.get_field_by_name("name").is_none_or(|name| name.as_str() != Some(ERRORS)) {
+            unmark_maps(file, "message_type");
+        }
+    })
 }
 
 /// The set with all options and without comments.

@@ -198,9 +198,9 @@ pub fn schemas() -> [(String, Json); 4] {
             "reason": {"type": "string", "pattern": "^[A-Z][A-Z0-9_]*$", "description": "The stable reason."},
             "domain": {"type": "string", "description": "Who defines the reason: mercato for all services, else `<service>.mercato`."},
             "metadata": {
-                "type": "array",
-                "description": "Further facts, as the reason says.",
-                "items": {"type": "object", "properties": {"key": {"type": "string"}, "value": {"type": "string"}}},
+                "type": "object",
+                "description": "Further facts, as the reason says; never an empty one.",
+                "additionalProperties": {"type": "string"},
             },
         },
     });

@@ -23,6 +23,8 @@ impl Generator {
                 for (rule, value) in rules.typed(of, "string")? {
                     self.string(target, &rule, &value, checks)?;
                 }
+                // PostgreSQL stores no NUL in text, and no caller means one
+                violation(checks, &format!("{expr}.contains('\\0')"), "at", "string.no_nul", "must not contain U+0000");
             }
             Kind::Bytes => {
                 for (rule, value) in rules.typed(of, "bytes")? {

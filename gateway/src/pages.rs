@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const PAGE: &str = include_str!("../assets/docs.html");
 /// The page runs its own inline script and style and talks to its own host only.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+const PAGE_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
 
 #[derive(Clone)]
 struct Pages {

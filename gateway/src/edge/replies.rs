@@ -3,6 +3,9 @@
 use super::EdgeSettings;
 use serde_json::{Value, json};
 
+/// What Envoy refuses for want of a token and because of one gets a reason of its own.
+const NO_TOKEN: (&str, u32, u32, &str) = ("EQ", 401, 16, "TOKEN_MISSING");
+
 /// HTTP status, gRPC code and reason of what Envoy itself refuses; the last two catch what is left.
 const REPLIES: &[(&str, u32, u32, &str)] = &[
     ("EQ", 401, 16, "TOKEN_INVALID"),
@@ -18,7 +21,13 @@ const REPLIES: &[(&str, u32, u32, &str)] = &[
 
 /// The mappers, in the order Envoy asks them.
 pub(super) fn mappers() -> Value {
-    REPLIES.iter().map(|(op, http, code, reason)| mapper(op, *http, *code, reason)).collect()
+    let (op, http, code, reason) = NO_TOKEN;
+    let mut missing = mapper(op, http, code, reason);
+    let no_header = json!({ "header_filter": { "header": { "name": "authorization", "present_match": true, "invert_match": true } } });
+    if let Some(filters) = missing["filter"]["and_filter"]["filters"].as_array_mut() {
+        filters.push(no_header);
+    }
+    std::iter::once(missing).chain(REPLIES.iter().map(|(op, http, code, reason)| mapper(op, *http, *code, reason))).collect()
 }
 
 fn mapper(op: &str, http: u32, code: u32, reason: &str) -> Value {
@@ -29,7 +38,7 @@ fn mapper(op: &str, http: u32, code: u32, reason: &str) -> Value {
             "code": code,
             "message": "%LOCAL_REPLY_BODY%",
             "details": [ {
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "mercato", "metadata": []
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "mercato", "metadata": {}
             } ]
         } }
     })

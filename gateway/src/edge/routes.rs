@@ -99,9 +99,9 @@ fn limit(method: &Method) -> Value {
 
 /// A method that is not public needs a token; a public one only checks the token it is given, which is the host's default.
 fn token(method: &Method) -> Option<Value> {
-    (method.caller != Caller::Public).then(|| {
-        json!({ "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", "requirement_name": "user" })
-    })
+    (method.caller != Caller::Public).then(
+        || json!({ "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", "requirement_name": "user" }),
+    )
 }
 
 /// `/api/orders/{order_id}:cancel` as a regular expression; a variable is one segment.

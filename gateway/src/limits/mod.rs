@@ -91,7 +91,8 @@ impl Limiter {
             },
             None => self.local.take(&key, rule, hits, Instant::now()),
         };
-        metrics::counter!("rate_limit_total", "class" => class.to_owned(), "verdict" => if taken.granted { "ok" } else { "over" }).increment(1);
+        metrics::counter!("rate_limit_total", "class" => class.to_owned(), "verdict" => if taken.granted { "ok" } else { "over" })
+            .increment(1);
         status(rule, &taken)
     }
 }

@@ -101,6 +101,11 @@ pub fn listing(request: &proto::ListProductsRequest, currency: Currency) -> Resu
     Ok((filter, sort))
 }
 
+/// A count as messages have it: JSON callers read a plain number. More than fits reads as the largest one.
+pub fn units(count: i64) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
 /// The product as callers see it.
 pub fn message(product: &Product, stock: i64) -> proto::Product {
     let details = &product.details;
@@ -113,7 +118,7 @@ pub fn message(product: &Product, stock: i64) -> proto::Product {
         tags: details.tags.clone(),
         attributes: details.attributes.iter().map(|a| types::Attribute { name: a.name.clone(), value: a.value.clone() }).collect(),
         images: details.images.clone(),
-        stock,
+        stock: units(stock),
         sellable: details.sellable,
         created_at: Some(timestamp(product.created_at)),
         updated_at: Some(timestamp(product.updated_at)),
@@ -126,7 +131,7 @@ pub fn category(id: String, product_count: i64) -> proto::Category {
     let words = id.replace('-', " ");
     let mut letters = words.chars();
     let name = letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
-    proto::Category { id, name, product_count }
+    proto::Category { id, name, product_count: units(product_count) }
 }
 
 fn price(field: &'static str, message: &types::Money, currency: Currency) -> Result<Money, CatalogError> {

@@ -25,7 +25,8 @@ impl Ready {
 
 /// `/metrics` in the Prometheus text form, `/livez` (the process runs), `/readyz` (503 while starting and stopping).
 pub fn router(ready: Ready) -> Router {
-    let readyz = move || async move { if ready.is() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } };
+    let readyz =
+        move || async move { if ready.is() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } };
     let metrics = || async { ([("content-type", "text/plain; version=0.0.4")], telemetry::render_metrics()) };
     Router::new().route("/metrics", get(metrics)).route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readyz))
 }

@@ -26,6 +26,7 @@ use crate::{
     work::Wake,
 };
 use settings::Settings;
+use sqlx::{ConnectOptions as _, Connection as _};
 use std::{collections::BTreeSet, future::Future, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -85,6 +86,7 @@ pub async fn run(platform: Platform, selected: &[String]) -> ExitCode {
             return error.exit_code();
         }
     };
+    telemetry::log_panics();
     tracing::info!(grpc = %running.grpc(), admin = %running.admin(), roles = selected.join(","), "serving");
     let stopping = running.stopping();
     tokio::select! {
@@ -219,6 +221,12 @@ async fn assemble(
     serve::serve(started, settings, verifier, credentials, connections, tasks).await
 }
 
+async fn reach(pg: &PgSettings) -> Result<(), Fault> {
+    let connecting = async { Ok(pg.plain()?.connect().await?.close().await?) };
+    let late = |_| Fault::Unavailable { peer: "postgres".into(), detail: "it does not answer".into() };
+    tokio::time::timeout(Duration::from_secs(3), connecting).await.map_err(late)?
+}
+
 /// Connects a role's database, waiting a while for it to come up, and refuses one that is behind.
 async fn database(role: &dyn Role, settings: &Settings, tasks: &Tasks) -> Result<Option<Db>, StartError> {
     let Some(migrations) = role.migrations() else { return Ok(None) };
@@ -234,12 +242,9 @@ async fn database(role: &dyn Role, settings: &Settings, tasks: &Tasks) -> Result
 async fn connect(pg: &PgSettings, patience: Duration, tasks: &Tasks) -> Result<Db, StartError> {
     let give_up = Instant::now() + patience;
     loop {
-        let connected = match Db::connect(pg, tasks).await {
-            Ok(db) => db.ping().await.map(|()| db),
-            Err(fault) => Err(fault),
-        };
-        match connected {
-            Ok(db) => return Ok(db),
+        // A session of its own first: a pool keeps the cause of a failure to itself.
+        match reach(pg).await {
+            Ok(()) => return Ok(Db::connect(pg, tasks).await?),
             Err(fault) => {
                 // A missing database does not come by waiting.
                 let missing = matches!(&fault, Fault::Db(e) if e.as_database_error().and_then(|d| d.code()).as_deref() == Some("3D000"));

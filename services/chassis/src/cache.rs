@@ -103,7 +103,7 @@ impl<V> Inner<V> {
     }
 
     async fn fill<E>(&self, key: &str, load: impl Future<Output = Result<V, E>>) -> Result<V, E> {
-        if let Some(value) = self.from_redis(key).await {
+        if let Some(value) = self.read_redis(key).await {
             self.count("redis");
             return Ok(value);
         }
@@ -121,7 +121,7 @@ impl<V> Inner<V> {
         Ok(value)
     }
 
-    async fn from_redis(&self, key: &str) -> Option<V> {
+    async fn read_redis(&self, key: &str) -> Option<V> {
         let redis = self.redis.as_ref()?;
         let mut command = redis::cmd("GET");
         command.arg(self.redis_key(key));

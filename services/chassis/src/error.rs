@@ -247,11 +247,9 @@ impl From<sqlx::Error> for Fault {
         let postgres = |detail: &dyn std::fmt::Display| Self::Unavailable { peer: "postgres".into(), detail: detail.to_string() };
         match &error {
             sqlx::Error::PoolTimedOut => Self::Saturated,
-            sqlx::Error::PoolClosed
-            | sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::WorkerCrashed => postgres(&error),
+            sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                postgres(&error)
+            }
             sqlx::Error::Database(db) => match db.code().as_deref() {
                 Some("40001" | "40P01" | "55P03") => Self::Conflict(error),
                 // query_canceled, and the transaction and idle-in-transaction timeouts
@@ -280,14 +278,18 @@ pub fn status<E: ServiceError>(error: E) -> Status {
     let code = error.code();
     let message = if code == Code::Internal { internal(&error) } else { error.to_string() };
     let mut details = ErrorDetails::new();
-    let metadata = error.metadata().into_iter().filter(|(_, value)| !value.is_empty());
-    details.set_error_info(error.reason(), error.domain(), metadata.map(|(name, value)| (name.to_owned(), value)).collect::<std::collections::HashMap<_, _>>());
+    // An empty name or value in this map would crash the edge (docs/adr/0005).
+    let metadata = error.metadata().into_iter().filter(|(name, value)| !name.is_empty() && !value.is_empty());
+    details.set_error_info(
+        error.reason(),
+        error.domain(),
+        metadata.map(|(name, value)| (name.to_owned(), value)).collect::<std::collections::HashMap<_, _>>(),
+    );
     let violations = error.violations();
     if !violations.is_empty() {
-        let fields = violations.into_iter().map(|(field, text, reason)| FieldViolation {
-            reason: reason.to_owned(),
-            ..FieldViolation::new(field, text)
-        });
+        let fields = violations
+            .into_iter()
+            .map(|(field, text, reason)| FieldViolation { reason: reason.to_owned(), ..FieldViolation::new(field, text) });
         details.set_bad_request(fields.collect::<Vec<_>>());
     }
     if let Some(after) = error.retry_after() {
@@ -366,7 +368,10 @@ mod tests {
     fn a_fault_tells_its_reason_outcome_and_http_status() {
         let status = status(Fault::IdempotencyKeyReused);
         let refusal = Refusal::of(&status);
-        assert_eq!((refusal.code, refusal.reason.as_str(), refusal.domain.as_str()), (tonic::Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED", DOMAIN));
+        assert_eq!(
+            (refusal.code, refusal.reason.as_str(), refusal.domain.as_str()),
+            (tonic::Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED", DOMAIN)
+        );
         assert_eq!(status.metadata().get(HTTP_CODE).unwrap().to_str().unwrap(), "422");
         assert_eq!(status.metadata().get(OUTCOME).unwrap(), "not-applied");
     }

@@ -78,10 +78,13 @@ impl Context {
     }
 }
 
+/// Adds one service to the routes of a server.
+pub(crate) type AddRoute = Box<dyn FnOnce(&mut RoutesBuilder) + Send>;
+
 /// What a role brings to the process.
 #[derive(Default)]
 pub struct Mounted {
-    pub(crate) routes: Vec<Box<dyn FnOnce(&mut RoutesBuilder) + Send>>,
+    pub(crate) routes: Vec<AddRoute>,
     /// Full names of the mounted services, for the health service.
     pub services: Vec<&'static str>,
     /// Consumers of events.

@@ -51,7 +51,8 @@ impl Settings {
 pub fn init(settings: &Settings) -> Result<(), String> {
     METRICS.get_or_init(install_metrics);
     let filter = EnvFilter::try_new(&settings.log).map_err(|e| e.to_string())?;
-    let spans_of_calls = || filter_fn(|meta| meta.is_span() && meta.target().starts_with("mercato") && *meta.level() <= tracing::Level::INFO);
+    let spans_of_calls =
+        || filter_fn(|meta| meta.is_span() && meta.target().starts_with("mercato") && *meta.level() <= tracing::Level::INFO);
     let export = match &settings.endpoint {
         None => None,
         Some(endpoint) => {
@@ -61,7 +62,8 @@ pub fn init(settings: &Settings) -> Result<(), String> {
         }
     };
     let (provider, layer) = export.unzip();
-    let subscriber = Registry::default().with(ids::SpanIds.with_filter(spans_of_calls())).with(layer).with(json::JsonLog.with_filter(filter));
+    let subscriber =
+        Registry::default().with(ids::SpanIds.with_filter(spans_of_calls())).with(layer).with(json::JsonLog.with_filter(filter));
     if tracing::subscriber::set_global_default(subscriber).is_ok()
         && let Some(provider) = provider
     {
@@ -93,6 +95,15 @@ fn exporter(endpoint: &str, name: &str) -> Result<SdkTracerProvider, String> {
         .map_err(|e| format!("OTEL_EXPORTER_OTLP_ENDPOINT: {e}"))?;
     let resource = Resource::builder().with_service_name(name.to_owned()).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// Puts panics into the log like any other error. For programs, not for tests, whose harness has a hook of its own.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.payload_as_str().unwrap_or("no text");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(panic = text, place, "panic");
+    }));
 }
 
 /// All metrics in the text form of Prometheus.

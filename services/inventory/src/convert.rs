@@ -52,14 +52,19 @@ pub fn reservation(hold: &Reservation) -> proto::Reservation {
 
 /// The message of a product's stock.
 pub fn product_stock(product: Uuid, levels: Vec<Level>) -> proto::ProductStock {
-    let available = levels.iter().map(|level| level.available).sum();
+    let available = units(levels.iter().map(|level| level.available).sum());
     proto::ProductStock {
         product_id: product.to_string(),
         available,
-        stock_level: levels.iter().map(|level| level.on_hand).sum(),
+        stock_level: units(levels.iter().map(|level| level.on_hand).sum()),
         in_stock: available > 0,
         warehouses: levels.into_iter().map(|level| stock(product, level)).collect(),
     }
+}
+
+/// A number of units as messages have it: JSON callers read a plain number. What no warehouse could hold reads as the largest one.
+fn units(count: i64) -> i32 {
+    i32::try_from(count).unwrap_or(if count < 0 { i32::MIN } else { i32::MAX })
 }
 
 /// The message of a product's stock in one warehouse.
@@ -67,8 +72,8 @@ pub fn stock(product: Uuid, level: Level) -> proto::Stock {
     proto::Stock {
         product_id: product.to_string(),
         warehouse_id: level.warehouse,
-        stock_level: level.on_hand,
-        available: level.available,
+        stock_level: units(level.on_hand),
+        available: units(level.available),
         updated_at: Some(timestamp(level.updated_at)),
     }
 }
@@ -77,8 +82,8 @@ pub fn stock(product: Uuid, level: Level) -> proto::Stock {
 pub fn change(change: Change) -> proto::StockChange {
     proto::StockChange {
         warehouse_id: change.warehouse,
-        level_delta: change.level_delta,
-        available_delta: change.available_delta,
+        level_delta: units(change.level_delta),
+        available_delta: units(change.available_delta),
         cause: change.cause,
         order_id: change.order.map(|order| order.to_string()).unwrap_or_default(),
         at: Some(timestamp(change.at)),

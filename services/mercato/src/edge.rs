@@ -40,7 +40,11 @@ fn settings(source: &mut Source) -> EdgeSettings {
         max_heap_bytes: source.number("MERCATO_EDGE_MAX_HEAP_BYTES", 1 << 30, 1 << 26..=1 << 40, "memory at which envoy defends itself"),
         access_log: source.string("MERCATO_EDGE_ACCESS_LOG", "/dev/stdout", "where the access log goes"),
         cors_origins: source
-            .string("MERCATO_CORS_ORIGINS", "http://(localhost|127[.]0[.]0[.]1)(:[0-9]+)?", "origins of browsers that may call, regular expressions with commas")
+            .string(
+                "MERCATO_CORS_ORIGINS",
+                "http://(localhost|127[.]0[.]0[.]1)(:[0-9]+)?",
+                "origins of browsers that may call, regular expressions with commas",
+            )
             .split(',')
             .map(str::to_owned)
             .filter(|o| !o.is_empty())
@@ -51,7 +55,8 @@ fn settings(source: &mut Source) -> EdgeSettings {
 }
 
 fn upstream(source: &mut Source) -> Upstream {
-    let together = source.string("MERCATO_GRPC_ADDR", "127.0.0.1:50051", "where all roles are served together, or offered to tools when apart");
+    let together =
+        source.string("MERCATO_GRPC_ADDR", "127.0.0.1:50051", "where all roles are served together, or offered to tools when apart");
     if !source.flag("MERCATO_EDGE_SPLIT", false, "whether each role is a process of its own") {
         return Upstream::Together(together);
     }

@@ -14,7 +14,9 @@ pub async fn ready(url: Option<String>) -> anyhow::Result<()> {
     let rest = url.strip_prefix("http://").unwrap_or(&url);
     let (address, path) = rest.split_once('/').map_or((rest, "/readyz".to_owned()), |(a, p)| (a, format!("/{p}")));
     let path = if path == "/" { "/readyz".to_owned() } else { path };
-    let status = tokio::time::timeout(PATIENCE, ask(address, &path)).await.with_context(|| format!("{address} did not answer in {PATIENCE:?}"))??;
+    let status = tokio::time::timeout(PATIENCE, ask(address, &path))
+        .await
+        .with_context(|| format!("{address} did not answer in {PATIENCE:?}"))??;
     if status != 200 {
         bail!("{address}{path} answers {status}");
     }

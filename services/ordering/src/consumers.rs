@@ -19,7 +19,13 @@ impl Handler for Payments {
     fn wants(&self, kind: &str) -> bool {
         matches!(
             kind,
-            "payment.authorized" | "payment.unknown" | "payment.processed" | "payment.failed" | "payment.voided" | "payment.refunded" | "payment.stuck"
+            "payment.authorized"
+                | "payment.unknown"
+                | "payment.processed"
+                | "payment.failed"
+                | "payment.voided"
+                | "payment.refunded"
+                | "payment.stuck"
         )
     }
 
@@ -48,7 +54,9 @@ fn command(event: &Received) -> Result<Option<Command>, Fault> {
             let failed = of(event.decode::<payment::PaymentFailed>()?.payment)?;
             Command::PaymentFailed { payment_id: failed.id, reason: failed.failure_reason }
         }
-        "payment.voided" => Command::PaymentReturned { payment_id: of(event.decode::<payment::PaymentVoided>()?.payment)?.id, refunded: false },
+        "payment.voided" => {
+            Command::PaymentReturned { payment_id: of(event.decode::<payment::PaymentVoided>()?.payment)?.id, refunded: false }
+        }
         "payment.refunded" => {
             let refunded = of(event.decode::<payment::PaymentRefunded>()?.payment)?;
             // a part given back leaves the order as it is

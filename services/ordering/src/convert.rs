@@ -71,6 +71,11 @@ pub fn uuid(text: &str) -> Result<Uuid, Fault> {
     Uuid::parse_str(text).map_err(|e| Fault::Internal(format!("a stored id is damaged: {e}")))
 }
 
+/// A version as the contract has it; an order has a handful.
+pub fn version(version: i64) -> i32 {
+    i32::try_from(version).unwrap_or(i32::MAX)
+}
+
 /// The order as the contract has it.
 pub fn order_to_proto(order: &Order) -> proto::Order {
     proto::Order {
@@ -83,7 +88,7 @@ pub fn order_to_proto(order: &Order) -> proto::Order {
         shipping_address: Some(address_to_proto(&order.placed.address)),
         payment_method: order.placed.payment_method.clone(),
         status_reason: order.reason.clone(),
-        version: order.version,
+        version: version(order.version),
         created_at: Some(timestamp(order.created_at)),
         updated_at: Some(timestamp(order.updated_at)),
     }
@@ -110,7 +115,7 @@ pub fn order_from_proto(order: &proto::Order, stock_held: bool, payment_id: Stri
         reason: order.status_reason.clone(),
         payment_id,
         stock_held,
-        version: order.version,
+        version: i64::from(order.version),
         created_at: time(order.created_at.as_ref())?,
         updated_at: time(order.updated_at.as_ref())?,
     })

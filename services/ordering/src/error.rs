@@ -87,9 +87,12 @@ impl From<PricingError> for Placement {
             PricingError::Repeated(id) => Self::Repeated(id),
             PricingError::CurrencyMixed => Self::CurrencyMixed,
             PricingError::AmountInvalid => Self::AmountInvalid,
-            PricingError::PriceChanged { expected, actual, product } => {
-                Self::PriceChanged { expected, actual: actual.to_amount(), currency: actual.currency().code().to_owned(), product_id: product }
-            }
+            PricingError::PriceChanged { expected, actual, product } => Self::PriceChanged {
+                expected,
+                actual: actual.to_amount(),
+                currency: actual.currency().code().to_owned(),
+                product_id: product,
+            },
         }
     }
 }

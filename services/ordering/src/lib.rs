@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod clock;
 pub mod consumers;
 pub mod convert;
 pub mod domain;
@@ -15,10 +16,10 @@ pub mod watch;
 pub mod workers;
 
 use async_trait::async_trait;
-use mercato_chassis::role::{Context, Mounted, Prepared, Role};
 use mercato_chassis::config::Source;
 use mercato_chassis::error::Fault;
 use mercato_chassis::inbox::Consumer;
+use mercato_chassis::role::{Context, Mounted, Prepared, Role};
 use mercato_contracts::mercato::ordering::v1::{
     order_operator_service_server::OrderOperatorServiceServer, order_service_server::OrderServiceServer,
 };
@@ -64,7 +65,11 @@ impl Prepared for Ready {
         let mut mounted = Mounted::default();
         mounted.add(OrderServiceServer::new(orders.clone()));
         mounted.add(OrderOperatorServiceServer::new(orders));
-        mounted.consumers.push(Consumer { name: "ordering.payments", topics: &["payments"], handler: Arc::new(consumers::Payments(app.clone())) });
+        mounted.consumers.push(Consumer {
+            name: "ordering.payments",
+            topics: &["payments"],
+            handler: Arc::new(consumers::Payments(app.clone())),
+        });
         mounted.workers.push(Arc::new(workers::Steps(app.clone())));
         mounted.jobs.push(workers::timer(app));
         Ok(mounted)

@@ -213,7 +213,13 @@ pub async fn stuck(pool: &PgPool, limit: i64) -> Result<Vec<Stuck>, Fault> {
     .await?;
     rows.into_iter()
         .map(|r| {
-            Ok(Stuck { order: snapshot(&r.snapshot)?, stock_held: r.stock_held, checks: r.checks, check_at: r.check_at, last_error: r.last_error })
+            Ok(Stuck {
+                order: snapshot(&r.snapshot)?,
+                stock_held: r.stock_held,
+                checks: r.checks,
+                check_at: r.check_at,
+                last_error: r.last_error,
+            })
         })
         .collect()
 }

@@ -69,7 +69,7 @@ impl Hub {
         let (ids, versions): (Vec<Uuid>, Vec<i64>) = {
             let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
             watched.retain(|_, sender| sender.receiver_count() > 0);
-            watched.iter().map(|(id, sender)| (*id, sender.borrow().version)).unzip()
+            watched.iter().map(|(id, sender)| (*id, i64::from(sender.borrow().version))).unzip()
         };
         metrics::gauge!("order_watches").set(u32::try_from(ids.len()).unwrap_or(u32::MAX));
         if ids.is_empty() {

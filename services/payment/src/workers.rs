@@ -19,6 +19,6 @@ impl Worker for Steps {
 
     /// A slow provider must not hold up the payments of others.
     fn parallel(&self) -> usize {
-        64
+        32
     }
 }

@@ -80,7 +80,6 @@ pub struct Account {
     pub refunded: i64,
     pub voided: bool,
     pub last: Option<Kind>,
-    pub soft_declines: u32,
     pub behaviour: Behaviour,
     pub refunds: Vec<(String, i64)>,
 }
@@ -97,14 +96,13 @@ impl Account {
                 self.currency.clone_from(&record.currency);
                 self.behaviour = record.behaviour;
             }
-            Kind::SoftDeclined => self.soft_declines += 1,
             Kind::Captured => self.captured += record.amount_minor,
             Kind::Voided => self.voided = true,
             Kind::Refunded => {
                 self.refunded += record.amount_minor;
                 self.refunds.push((record.refund_reference.clone().unwrap_or_default(), record.amount_minor));
             }
-            Kind::Declined | Kind::Refused => {}
+            Kind::Declined | Kind::SoftDeclined | Kind::Refused => {}
         }
     }
 
@@ -155,12 +153,17 @@ pub struct Book {
     accounts: HashMap<String, Account>,
     by_key: HashMap<String, usize>,
     strikes: HashMap<(String, Mode), u32>,
+    /// By what stands before the first dot of a reference: the attempts of one order count together.
+    soft_declines: HashMap<String, u32>,
 }
 
 impl Book {
     /// Adds a record that was decided before, as when the file is read again.
     pub fn replay(&mut self, record: Record) {
         self.accounts.entry(record.reference.clone()).or_default().apply(&record);
+        if record.kind == Kind::SoftDeclined {
+            *self.soft_declines.entry(root(&record.reference)).or_default() += 1;
+        }
         self.by_key.insert(record.key.clone(), self.records.len());
         self.records.push(record);
     }
@@ -185,7 +188,8 @@ impl Book {
             return Verdict::Failing(status);
         }
         let account = self.accounts.get(reference).cloned().unwrap_or_default();
-        let decision = decide(&account, step);
+        let soft_declines = self.soft_declines.get(&root(reference)).copied().unwrap_or_default();
+        let decision = decide(&account, soft_declines, step);
         let answer = decision.answer(reference);
         let record = Record {
             sequence: self.records.len() as u64 + 1,
@@ -244,7 +248,11 @@ impl Decision {
     }
 }
 
-fn decide(account: &Account, step: &Step) -> Decision {
+fn root(reference: &str) -> String {
+    reference.split('.').next().unwrap_or_default().to_owned()
+}
+
+fn decide(account: &Account, soft_declines: u32, step: &Step) -> Decision {
     let done = |kind, amount_minor, currency: &str, behaviour| Decision {
         kind,
         status: 200,
@@ -259,9 +267,7 @@ fn decide(account: &Account, step: &Step) -> Decision {
         Step::Authorize { .. } if account.voided => refuse("reference_closed"),
         Step::Authorize { amount_minor, currency, behaviour } => match behaviour.mode {
             Mode::Decline => done(Kind::Declined, *amount_minor, currency, *behaviour),
-            Mode::SoftDecline if account.soft_declines < behaviour.strikes() => {
-                done(Kind::SoftDeclined, *amount_minor, currency, *behaviour)
-            }
+            Mode::SoftDecline if soft_declines < behaviour.strikes() => done(Kind::SoftDeclined, *amount_minor, currency, *behaviour),
             Mode::WrongAmount => done(Kind::Authorized, amount_minor.saturating_add(1), currency, *behaviour),
             _ => done(Kind::Authorized, *amount_minor, currency, *behaviour),
         },

@@ -79,3 +79,58 @@ async fn tokens_misbehave_as_told() {
     assert_eq!(call(&server, "/v1/authorizations", "x:2", &asked("x", "tok_approve")).await.0, 409);
     server.stop().await;
 }
+
+/// The program itself, killed without warning while it answers.
+#[tokio::test]
+async fn nothing_answered_is_lost_by_a_kill() {
+    let data = folder();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_mercato-provider"))
+        .args(["--addr", &address.to_string(), "--data"])
+        .arg(&data)
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program starts");
+    let client = reqwest::Client::new();
+    let healthy = async {
+        while client.get(format!("http://{address}/healthz")).send().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), healthy).await.expect("it serves");
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let callers: Vec<_> = (0..8)
+        .map(|caller| {
+            let (client, answered) = (client.clone(), answered.clone());
+            tokio::spawn(async move {
+                for n in 0.. {
+                    let reference = format!("k{caller}-{n}");
+                    let call =
+                        client.post(format!("http://{address}/v1/authorizations")).header("idempotency-key", format!("{reference}:1"));
+                    match call.json(&asked(&reference, "tok_approve")).send().await {
+                        Ok(answer) if answer.status().is_success() => answered.send(reference).expect("the test listens"),
+                        _ => return,
+                    }
+                }
+            })
+        })
+        .collect();
+    drop(answered);
+    let mut known = Vec::new();
+    while known.len() < 100 {
+        known.push(answers.recv().await.expect("callers go on until the kill"));
+    }
+    program.kill().await.expect("killed");
+    for caller in callers {
+        caller.await.expect("caller");
+    }
+    while let Some(reference) = answers.recv().await {
+        known.push(reference);
+    }
+
+    let server = start(&data).await;
+    for reference in &known {
+        assert_eq!(look_up(&server, reference).await.1["state"], "authorized", "{reference} was answered and is lost");
+    }
+    server.stop().await;
+}

@@ -72,7 +72,7 @@ impl Shelf {
     /// What the database says when it had to be asked, and [`Fault::Overloaded`] when too many wait for it.
     pub async fn product(&self, id: Uuid) -> Result<Option<proto::Product>, Fault> {
         let Some(content) = self.content(id).await? else { return Ok(None) };
-        Ok(Some(proto::Product { stock: self.stock(id).await?, ..content }))
+        Ok(Some(proto::Product { stock: convert::units(self.stock(id).await?), ..content }))
     }
 
     /// All categories with their number of products, some seconds old at most.

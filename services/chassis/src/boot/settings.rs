@@ -26,7 +26,8 @@ impl Stores {
             }
         }
         let doc = "kafka brokers, host:port with commas";
-        let brokers = if databases.is_empty() { source.string("KAFKA_BROKERS", "", doc) } else { source.required("KAFKA_BROKERS", doc) };
+        let stored = roles.iter().any(|role| role.migrations().is_some());
+        let brokers = if stored { source.required("KAFKA_BROKERS", doc) } else { source.string("KAFKA_BROKERS", "", doc) };
         let prefix = source.string("MERCATO_TOPIC_PREFIX", "", "stands before every topic and consumer group; for tests");
         let mut kafka = KafkaSettings::new(brokers, prefix);
         kafka.partitions = source.number("MERCATO_TOPIC_PARTITIONS", 6, 1..=1000, "partitions of a new topic");

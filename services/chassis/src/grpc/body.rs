@@ -1,6 +1,9 @@
 //! Bodies that keep to limits: of size, of time, and of what may go wrong in them.
 
-use crate::{call::with_deadline_sync, error::{self, Fault}};
+use crate::{
+    call::with_deadline_sync,
+    error::{self, Fault},
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -32,7 +35,7 @@ pub struct Limited {
 
 impl Limited {
     /// Lets a message of `limit` bytes pass.
-    pub fn new(inner: Body, limit: usize) -> Body {
+    pub fn wrap(inner: Body, limit: usize) -> Body {
         Body::new(Self { inner, left: limit + FRAME_HEADER, limit })
     }
 }
@@ -85,7 +88,7 @@ pub struct Guarded {
 
 impl Guarded {
     /// Guards `inner`. A body that is dropped before its end has ended with CANCELLED.
-    pub fn new(inner: Body, deadline: Instant, span: Span, on_end: OnEnd) -> Body {
+    pub fn wrap(inner: Body, deadline: Instant, span: Span, on_end: OnEnd) -> Body {
         let sleep = Box::pin(sleep_until(deadline));
         Body::new(Self { inner, deadline, sleep, stop: None, span, on_end: Some(on_end), ended: false })
     }

@@ -30,11 +30,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::DuplexStream,
-    sync::mpsc,
-    time::Instant,
-};
+use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
 use tonic::{
     Code, Status,
     body::Body,
@@ -273,8 +269,8 @@ impl PeerInner {
         let left = call.deadline.saturating_duration_since(began);
         let answer = tokio::time::timeout_at(call.deadline, send(channel, call, left)).await;
         let code = match &answer {
-            Err(_) => Code::DeadlineExceeded,
-            Ok(Err(_)) => Code::Unavailable,
+            Err(_) | Ok(Err(Broken::Late)) => Code::DeadlineExceeded,
+            Ok(Err(Broken::Off(_))) => Code::Unavailable,
             Ok(Ok(response)) => body::code(response.headers()).unwrap_or(Code::Ok),
         };
         tracing::Span::current().record("rpc.code", super::layers::name(code));
@@ -288,16 +284,11 @@ impl PeerInner {
             _ => Outcome::Good,
         });
         match answer {
-            Err(_) => Err(Fault::DeadlineExceeded),
-            Ok(Err(detail)) => Err(self.unavailable(detail)),
-            // tonic's own timer, which knows the same deadline, says CANCELLED.
-            Ok(Ok(response)) if code == Code::Cancelled && Instant::now() >= call.deadline => {
-                drop(response);
-                Err(Fault::DeadlineExceeded)
-            }
+            Err(_) | Ok(Err(Broken::Late)) => Err(Fault::DeadlineExceeded),
+            Ok(Err(Broken::Off(detail))) => Err(self.unavailable(detail)),
             Ok(Ok(response)) => {
                 let (deadline, span) = (call.deadline, tracing::Span::current());
-                Ok(response.map(|body| Guarded::new(body, deadline, span, Box::new(|_| ()))))
+                Ok(response.map(|body| Guarded::wrap(body, deadline, span, Box::new(|_| ()))))
             }
         }
     }
@@ -307,10 +298,28 @@ impl PeerInner {
     }
 }
 
-async fn send(mut channel: Channel, call: &mut Prepared, left: Duration) -> Result<Response<Body>, String> {
+/// A call without an answer.
+enum Broken {
+    /// tonic's own timer, which knows the same deadline, was faster than ours.
+    Late,
+    /// The connection failed, and why.
+    Off(String),
+}
+
+impl From<tonic::transport::Error> for Broken {
+    fn from(error: tonic::transport::Error) -> Self {
+        let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source());
+        if chain.clone().any(|cause| cause.is::<tonic::TimeoutExpired>()) {
+            return Self::Late;
+        }
+        Self::Off(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+    }
+}
+
+async fn send(mut channel: Channel, call: &mut Prepared, left: Duration) -> Result<Response<Body>, Broken> {
     let message = match &mut call.message {
         Message::Once(bytes) => Body::new(Full::new(bytes.clone())),
-        Message::Stream(body) => body.take().ok_or("a stream cannot be sent again")?,
+        Message::Stream(body) => body.take().ok_or_else(|| Broken::Off("a stream cannot be sent again".into()))?,
     };
     let mut request = Request::new(message);
     *request.method_mut() = http::Method::POST;
@@ -318,23 +327,12 @@ async fn send(mut channel: Channel, call: &mut Prepared, left: Duration) -> Resu
     *request.uri_mut() = call.uri.clone();
     *request.headers_mut() = call.headers.clone();
     request.headers_mut().insert(GRPC_TIMEOUT, timeout::format(left));
-    let ready = channel.ready().await.map_err(|e| causes(&e))?;
-    ready.call(request).await.map_err(|e| causes(&e))
+    Ok(channel.ready().await?.call(request).await?)
 }
 
 /// Keyed, natural and reading methods; a call that changes something without a key is never sent twice.
 fn may_repeat(method: &Method) -> bool {
     matches!(method.idempotency, Idempotency::ReadOnly | Idempotency::Natural | Idempotency::Key)
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// What a peer's failure means to the caller: a definite refusal is kept as [`Fault::Remote`], everything else means that the peer cannot
@@ -349,7 +347,9 @@ pub fn peer_fault(status: Status, peer: &str) -> Fault {
         | Code::Internal
         | Code::DataLoss
         | Code::Unimplemented
-        | Code::Unauthenticated => Fault::Unavailable { peer: peer.to_owned(), detail: format!("{:?}: {}", status.code(), status.message()) },
+        | Code::Unauthenticated => {
+            Fault::Unavailable { peer: peer.to_owned(), detail: format!("{:?}: {}", status.code(), status.message()) }
+        }
         _ => Fault::Remote(Box::new(status)),
     }
 }

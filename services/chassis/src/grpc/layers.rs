@@ -115,7 +115,14 @@ fn span(method: &'static Method, headers: &HeaderMap) -> Span {
     span
 }
 
-async fn policed<S>(inner: S, policy: Arc<Policy>, request: Request<Body>, method: &'static Method, began: Instant, span: Span) -> Response<Body>
+async fn policed<S>(
+    inner: S,
+    policy: Arc<Policy>,
+    request: Request<Body>,
+    method: &'static Method,
+    began: Instant,
+    span: Span,
+) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Send,
     S::Future: Send,
@@ -160,13 +167,19 @@ where
                     ended(code);
                     drop(place);
                 };
-                Guarded::new(body, deadline, span, Box::new(on_end))
+                Guarded::wrap(body, deadline, span, Box::new(on_end))
             }),
         },
     }
 }
 
-async fn handle<S>(mut inner: S, policy: &Policy, mut request: Request<Body>, method: &'static Method, deadline: Instant) -> Result<Response<Body>, Fault>
+async fn handle<S>(
+    mut inner: S,
+    policy: &Policy,
+    mut request: Request<Body>,
+    method: &'static Method,
+    deadline: Instant,
+) -> Result<Response<Body>, Fault>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Error: std::fmt::Display,
@@ -178,7 +191,7 @@ where
     let call = Call::new(method, caller, deadline, request.headers().clone());
     request.extensions_mut().insert(call.clone());
     if !method.client_streaming {
-        request = request.map(|body| Limited::new(body, policy.max_request));
+        request = request.map(|body| Limited::wrap(body, policy.max_request));
     }
     let mut response = inner.call(request).await.map_err(|e| Fault::Internal(e.to_string()))?;
     let good = body::code(response.headers()).is_none_or(|code| code == Code::Ok);
@@ -192,7 +205,9 @@ where
 }
 
 async fn authorise(policy: &Policy, method: &Method, headers: &HeaderMap) -> Result<Caller, Fault> {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().map_err(|_| Fault::TokenInvalid(format!("{name} is not text")))).transpose();
+    let text = |name: &str| {
+        headers.get(name).map(|value| value.to_str().map_err(|_| Fault::TokenInvalid(format!("{name} is not text")))).transpose()
+    };
     let peer = text(PEER_HEADER)?.map(|credential| policy.credentials.verify(credential)).transpose()?;
     if method.caller == Rule::Peer {
         return match peer {

@@ -150,7 +150,10 @@ impl AsyncWrite for Connection {
 }
 
 /// Connections from outside, from inside, or both, as one stream that never ends.
-pub fn incoming(listener: Option<TcpListener>, inside: mpsc::Receiver<DuplexStream>) -> impl futures_util::Stream<Item = io::Result<Connection>> {
+pub fn incoming(
+    listener: Option<TcpListener>,
+    inside: mpsc::Receiver<DuplexStream>,
+) -> impl futures_util::Stream<Item = io::Result<Connection>> {
     futures_util::stream::unfold((listener, inside), |(listener, mut inside)| async move {
         let accepted = async {
             match &listener {

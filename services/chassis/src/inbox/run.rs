@@ -212,7 +212,7 @@ impl Feed {
         let (done, stop) = (Arc::new(AtomicI64::new(first)), self.tasks.token().child_token());
         let (applier, progress, token) = (self.applier.clone(), done.clone(), stop.clone());
         let task = self.tasks.track(async move {
-            let mut batch = Vec::with_capacity(BATCH);
+            let mut batch = Vec::new();
             loop {
                 tokio::select! {
                     () = token.cancelled() => return,
@@ -220,7 +220,7 @@ impl Feed {
                 }
                 room.notify_one();
                 let Some(last) = batch.last().map(Record::offset) else { return };
-                if !applier.apply(batch.drain(..).collect(), &token).await {
+                if !applier.apply(std::mem::take(&mut batch), &token).await {
                     return;
                 }
                 progress.store(last + 1, Ordering::Release);

@@ -21,11 +21,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanIds {
 
 /// The place of a span in its trace.
 pub(super) fn of(span: &Span) -> Option<TraceParent> {
-    span.with_subscriber(|(id, dispatch)| {
-        let span = dispatch.downcast_ref::<Registry>()?.span_data(id)?;
-        let ids = span.extensions().get::<TraceParent>().copied();
-        ids
-    })?
+    let ids = |(id, dispatch): (&tracing::Id, &tracing::Dispatch)| {
+        let data = dispatch.downcast_ref::<Registry>()?.span_data(id)?;
+        data.extensions().get::<TraceParent>().copied()
+    };
+    span.with_subscriber(ids).flatten()
 }
 
 /// Puts a span below a parent from elsewhere.

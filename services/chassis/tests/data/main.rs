@@ -3,6 +3,8 @@
 //! Needs `DATABASE_URL` (a server where databases may be created), `KAFKA_BROKERS` and `REDIS_URL`. Every test brings its own database
 //! and topic prefix and removes them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod batch;
 mod cache;
 mod idempotency;

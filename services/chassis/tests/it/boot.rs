@@ -59,7 +59,15 @@ async fn all_wrong_settings_are_told_at_once() {
     let env = env(&[("MERCATO_GRPC_ADDR", "here"), ("STORED_LIMIT", "11"), ("MERCATO_PEER_SECRET", "short"), ("MERCATO_DRAIN_MS", "soon")]);
     let StartError::Config(errors) = refused("all", env).await else { panic!("these are errors of settings") };
     let names: Vec<_> = errors.iter().filter_map(|e| e.split(':').next()).collect();
-    for name in ["MERCATO_GRPC_ADDR", "STORED_LIMIT", "STORED_KEY", "MERCATO_PEER_SECRET", "MERCATO_DRAIN_MS", "STORED_DATABASE_URL", "KAFKA_BROKERS"] {
+    for name in [
+        "MERCATO_GRPC_ADDR",
+        "STORED_LIMIT",
+        "STORED_KEY",
+        "MERCATO_PEER_SECRET",
+        "MERCATO_DRAIN_MS",
+        "STORED_DATABASE_URL",
+        "KAFKA_BROKERS",
+    ] {
         assert!(names.contains(&name), "{name} is not in {errors:#?}");
     }
 }
@@ -87,7 +95,12 @@ async fn the_effective_settings_hide_secrets() {
 async fn a_database_that_is_behind_is_refused() {
     let server = std::env::var("DATABASE_URL").expect("DATABASE_URL names the real database, see `make up`");
     let url = format!("{}/mercato_test_{}_boot", server.rsplit_once('/').unwrap().0, time::OffsetDateTime::now_utc().unix_timestamp());
-    let mut env = env(&[("STORED_KEY", "x"), ("MERCATO_PEER_SECRET", "0123456789abcdef"), ("STORED_DATABASE_URL", &url), ("KAFKA_BROKERS", "127.0.0.1:1")]);
+    let mut env = env(&[
+        ("STORED_KEY", "x"),
+        ("MERCATO_PEER_SECRET", "0123456789abcdef"),
+        ("STORED_DATABASE_URL", &url),
+        ("KAFKA_BROKERS", "127.0.0.1:1"),
+    ]);
     let missing = refused("all", env.clone()).await.to_string();
     assert!(missing.contains("mercato migrate"), "{missing}");
     sqlx::Postgres::create_database(&url).await.unwrap();
@@ -103,10 +116,11 @@ async fn a_database_that_is_behind_is_refused() {
 #[tokio::test]
 async fn a_role_with_stores_starts_and_stops() {
     let sandbox = Sandbox::of(vec![Box::new(Stored)]).env("STORED_KEY", "x").start().await.unwrap();
-    let (tables,): (i64,) = sqlx::query_as("select count(*) from information_schema.tables where table_name in ('outbox', 'inbox', 'work')")
-        .fetch_one(sandbox.pool("stored").await)
-        .await
-        .unwrap();
+    let (tables,): (i64,) =
+        sqlx::query_as("select count(*) from information_schema.tables where table_name in ('outbox', 'inbox', 'work')")
+            .fetch_one(sandbox.pool("stored").await)
+            .await
+            .unwrap();
     assert_eq!(tables, 3);
     assert!(sandbox.stop().await);
 }

@@ -147,7 +147,11 @@ impl OrderService for Doors {
             async move {
                 let event = match step {
                     0 => Event::Heartbeat(Default::default()),
-                    1 if panics => panic!("a stream of the tests panics"),
+                    1 if panics => {
+                        // Lets the server send what it has.
+                        tokio::task::yield_now().await;
+                        panic!("a stream of the tests panics")
+                    }
                     1 => {
                         stop.cancelled().await;
                         Event::End(StreamEnd::default())

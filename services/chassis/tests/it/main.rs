@@ -1,5 +1,7 @@
 //! The chassis from outside: real servers and clients on real connections, with hand-written services behind them.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
+
 mod boot;
 mod doors;
 mod peers;

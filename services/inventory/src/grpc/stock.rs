@@ -32,7 +32,7 @@ impl StockService for StockApi {
         let request = request.get_ref();
         let key = call.idempotency(request).map_err(status)?;
         let product = convert::id(&request.product_id).map_err(status)?;
-        let answer = self.keeper.set(&key, product, &request.warehouse_id, request.stock_level).await.map_err(status)?;
+        let answer = self.keeper.set(&key, product, &request.warehouse_id, i64::from(request.stock_level)).await.map_err(status)?;
         Ok(answer.into_response())
     }
 

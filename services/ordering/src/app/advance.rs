@@ -1,12 +1,12 @@
 //! One command to one order, inside the transaction of whoever brings it: consumer, worker or customer.
 
+use crate::clock::now;
 use crate::domain::{Command, Event, Order, Refused, decide};
 use crate::events::{TOPIC, kind, payload};
 use crate::store::{self, StoredEvent};
 use mercato_chassis::{call::Scope, error::Fault, outbox, work};
 use sqlx::PgConnection;
 use std::time::Duration;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// What became of a command.
@@ -30,7 +30,7 @@ pub async fn advance(tx: &mut PgConnection, id: Uuid, scope: Scope, command: Com
         return Ok(Advanced::Now(Box::new(order)));
     }
     let before = order.version;
-    let at = OffsetDateTime::now_utc().max(order.updated_at);
+    let at = now().max(order.updated_at);
     let mut stored = Vec::with_capacity(events.len());
     for event in &events {
         order.apply(event, at);

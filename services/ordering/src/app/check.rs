@@ -11,7 +11,9 @@ use mercato_chassis::work::{self, Item};
 use mercato_contracts::mercato::inventory::v1::{
     CommitReservationRequest, ReleaseReservationRequest, reservation_service_client::ReservationServiceClient,
 };
-use mercato_contracts::mercato::payment::v1::{GetOrderPaymentRequest, Payment, payment, payment_lookup_service_client::PaymentLookupServiceClient};
+use mercato_contracts::mercato::payment::v1::{
+    GetOrderPaymentRequest, Payment, payment, payment_lookup_service_client::PaymentLookupServiceClient,
+};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -31,7 +33,10 @@ pub async fn commit_stock(app: &App, item: &Item) -> Result<(), Fault> {
 /// Gives the hold on the stock back.
 pub async fn release_stock(app: &App, item: &Item) -> Result<(), Fault> {
     let request = ReleaseReservationRequest { order_id: item.subject.to_string() };
-    ReservationServiceClient::new(app.inventory.clone()).release_reservation(request).await.map_err(|status| peer_fault(status, "inventory"))?;
+    ReservationServiceClient::new(app.inventory.clone())
+        .release_reservation(request)
+        .await
+        .map_err(|status| peer_fault(status, "inventory"))?;
     settle(app, item, Command::StockReleased).await
 }
 
@@ -79,10 +84,10 @@ pub async fn check(app: &App, item: &Item) -> Result<(), Fault> {
                 if let Some(command) = known {
                     last = Some(advance(tx, step.subject, Scope::All, command).await?);
                 }
-                if let Some(order) = store::load_for_update(tx, step.subject, Scope::All).await? {
-                    if let Some(due) = waiting_step(&order) {
-                        work::enqueue(tx, due, step.subject, Duration::ZERO).await?;
-                    }
+                if let Some(order) = store::load_for_update(tx, step.subject, Scope::All).await?
+                    && let Some(due) = waiting_step(&order)
+                {
+                    work::enqueue(tx, due, step.subject, Duration::ZERO).await?;
                 }
                 if !work::finish(tx, &step).await? {
                     return Err(work::lost());

@@ -1,6 +1,7 @@
 //! Placing an order: price, hold, write. What is refused leaves nothing behind; what is acknowledged is never lost.
 
 use super::App;
+use crate::clock::now;
 use crate::convert::{address_from_proto, money_from_proto, order_to_proto};
 use crate::domain::pricing::{self, Offer, Wanted};
 use crate::domain::{Event, Order, Placed};
@@ -11,12 +12,13 @@ use mercato_chassis::error::{Fault, Refusal};
 use mercato_chassis::grpc::client::peer_fault;
 use mercato_chassis::idempotency::{self, Answer, Key};
 use mercato_chassis::money::Money;
-use mercato_contracts::mercato::catalog::v1::{BatchGetProductsRequest, Product, product_lookup_service_client::ProductLookupServiceClient};
+use mercato_contracts::mercato::catalog::v1::{
+    BatchGetProductsRequest, Product, product_lookup_service_client::ProductLookupServiceClient,
+};
 use mercato_contracts::mercato::inventory::v1::{ReservationItem, ReserveRequest, reservation_service_client::ReservationServiceClient};
 use mercato_contracts::mercato::ordering::v1 as proto;
 use std::collections::HashMap;
 use std::sync::Arc;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Places an order for `customer`, once for this key. The order's id follows from the key, so that a try that died between the hold and
@@ -57,7 +59,7 @@ struct Draft {
 
 impl Draft {
     fn new(placed: Placed, payment_token: String) -> Self {
-        let order = Order::created(placed.clone(), OffsetDateTime::now_utc());
+        let order = Order::created(placed.clone(), now());
         let event = Event::Created { placed, payment_token };
         let stored = StoredEvent { version: 1, kind: kind(&event).to_owned(), payload: payload(&event, &order), at: order.created_at };
         Self { order, event, stored }
@@ -129,7 +131,8 @@ async fn reserve(app: &App, id: Uuid, wanted: &[Wanted]) -> Result<(), Error> {
     let mut told = |name: &str| refusal.metadata.remove(name).unwrap_or_default();
     match refusal.reason.as_str() {
         "INSUFFICIENT_STOCK" => {
-            Err(Placement::InsufficientStock { product_id: told("product_id"), requested: told("requested"), available: told("available") }.into())
+            Err(Placement::InsufficientStock { product_id: told("product_id"), requested: told("requested"), available: told("available") }
+                .into())
         }
         "RESERVATION_ENDED" => Err(Placement::Expired(id).into()),
         // the hold of this key is for other items: the key was used with another request

@@ -224,7 +224,8 @@ impl Order {
 
     /// Whether nothing more happens by itself, so that a watcher may go home.
     pub fn settled(&self) -> bool {
-        matches!(self.status, Status::Paid | Status::Completed | Status::NeedsOperator) || (self.status == Status::Cancelled && !self.open())
+        matches!(self.status, Status::Paid | Status::Completed | Status::NeedsOperator)
+            || (self.status == Status::Cancelled && !self.open())
     }
 
     /// Whether something is still to be done or waited for: a step, an answer, a compensation.

@@ -15,7 +15,10 @@ use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
 impl OrderOperatorService for Orders {
-    async fn list_stuck_orders(&self, request: Request<proto::ListStuckOrdersRequest>) -> Result<Response<proto::ListStuckOrdersResponse>, Status> {
+    async fn list_stuck_orders(
+        &self,
+        request: Request<proto::ListStuckOrdersRequest>,
+    ) -> Result<Response<proto::ListStuckOrdersResponse>, Status> {
         let asked = request.into_inner().page_size;
         let limit = if asked == 0 { 50 } else { i64::from(asked).clamp(1, 200) };
         let stuck = store::stuck(self.app.db.read(), limit).await.map_err(status)?;

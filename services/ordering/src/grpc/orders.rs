@@ -3,7 +3,7 @@
 use super::{Orders, stream};
 use crate::app::advance::{Advanced, advance};
 use crate::app::place;
-use crate::convert::{order_to_proto, status_name, timestamp, uuid};
+use crate::convert::{order_to_proto, status_name, timestamp, uuid, version};
 use crate::domain::Command;
 use crate::error::Error;
 use crate::events;
@@ -78,7 +78,9 @@ impl Orders {
         let bind = ["orders", owner.as_str(), &request.status.to_string()];
         let after = match request.page_token.as_str() {
             "" => None,
-            token => Some(self.page_tokens.decode(&bind, token).ok().and_then(|cursor| cursor_from_bytes(&cursor)).ok_or(Error::PageToken)?),
+            token => {
+                Some(self.page_tokens.decode(&bind, token).ok().and_then(|cursor| cursor_from_bytes(&cursor)).ok_or(Error::PageToken)?)
+            }
         };
         let size = page_size(request.page_size);
         let wanted = (request.status != 0).then(|| i16::try_from(request.status)).transpose().map_err(|_| Error::PageToken)?;
@@ -154,7 +156,7 @@ fn cursor_from_bytes(bytes: &[u8]) -> Option<After> {
 fn timeline_entry(stored: &StoredEvent) -> Result<proto::TimelineEntry, Fault> {
     let (description, details) = events::describe(&events::decode(&stored.kind, &stored.payload)?);
     Ok(proto::TimelineEntry {
-        version: stored.version,
+        version: version(stored.version),
         r#type: stored.kind.clone(),
         description: description.to_owned(),
         at: Some(timestamp(stored.at)),

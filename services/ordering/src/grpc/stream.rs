@@ -22,7 +22,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// Streams the order as it is, unless the caller has that version, and every change until it is settled, the time is up, or we stop.
-pub fn watch(orders: &Orders, id: Uuid, current: proto::Order, after_version: i64, deadline: Instant) -> Watch {
+pub fn watch(orders: &Orders, id: Uuid, current: proto::Order, after_version: i32, deadline: Instant) -> Watch {
     let updates = orders.app.hub.subscribe(id, current);
     let (sender, receiver) = mpsc::channel(4);
     let stream = Streamer { updates, sender, sent: after_version, stop: orders.stop.clone(), until: deadline - MARGIN };
@@ -33,7 +33,7 @@ pub fn watch(orders: &Orders, id: Uuid, current: proto::Order, after_version: i6
 struct Streamer {
     updates: watch::Receiver<Arc<proto::Order>>,
     sender: mpsc::Sender<Result<proto::WatchOrderResponse, Status>>,
-    sent: i64,
+    sent: i32,
     stop: CancellationToken,
     until: Instant,
 }

@@ -57,7 +57,10 @@ fn allowed(from: Status, to: Status) -> bool {
     from == to
         || matches!(
             (from, to),
-            (Pending, Confirmed | Cancelled | NeedsOperator) | (Confirmed, Paid | NeedsOperator) | (Cancelled, NeedsOperator) | (Paid, Completed)
+            (Pending, Confirmed | Cancelled | NeedsOperator)
+                | (Confirmed, Paid | NeedsOperator)
+                | (Cancelled, NeedsOperator)
+                | (Paid, Completed)
         )
 }
 

@@ -1,0 +1,80 @@
+//! Scenario `idle`: memory and CPU of a shop that is asked nothing, how long it takes to start, and how large it is.
+
+use crate::Settings;
+use crate::processes::{self, GENERATOR, Processes, memory};
+use crate::report::{Table, megabytes};
+use anyhow::Context;
+use std::time::{Duration, Instant};
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+
+const WATCH: Duration = Duration::from_secs(5);
+/// Restarts of each process of the shop; the median counts.
+const RESTARTS: usize = 3;
+/// What has a start time that is ours.
+const OWN: &[&str] = &["mercato", "catalog", "inventory", "ordering", "payment", "customer", "gateway"];
+
+/// Runs it.
+pub async fn run(settings: &Settings) -> anyhow::Result<()> {
+    println!("## idle\n");
+    let found = Processes::find(&settings.run_dir)?;
+    let used: Table = memory_and_cpu(&found).await?;
+    let names: Vec<&str> = found.list().iter().map(|p| p.name.as_str()).filter(|n| OWN.contains(n)).collect();
+    let mut starts = Table::new(["restarted", "process to ready, ms", "resident after start, MB"]);
+    for name in names {
+        let mut times = Vec::new();
+        let mut resident = 0;
+        for _ in 0..RESTARTS {
+            eprintln!("restarting {name}");
+            let (time, pid) = restart(settings, name).await?;
+            times.push(time);
+            resident = memory(pid)?.resident;
+        }
+        times.sort();
+        let middle = times.get(times.len() / 2).copied().unwrap_or_default();
+        starts.row(vec![name.to_owned(), middle.as_millis().to_string(), megabytes(resident)]);
+    }
+    println!(
+        "Memory of each process with its children, after whatever ran before; PSS divides pages among those who share them. CPU over {} s.\n",
+        WATCH.as_secs()
+    );
+    used.print();
+    println!("Start: from the process's birth to `mercato healthcheck` saying ready, the middle of {RESTARTS}.\n");
+    starts.print();
+    let size = std::fs::metadata(&settings.mercato).with_context(|| format!("no {}", settings.mercato.display()))?.len();
+    println!("The executable with all roles, release build: {} MB.\n", megabytes(size));
+    Ok(())
+}
+
+async fn memory_and_cpu(found: &Processes) -> anyhow::Result<Table> {
+    let idle = processes::idle(found, WATCH).await?;
+    let mut table = Table::new(["process", "PSS MB", "RSS MB", "CPU ms/s"]);
+    for process in found.list().iter().filter(|p| p.name != GENERATOR) {
+        let memory = memory(process.pid)?;
+        let cpu = idle.of(&process.name).as_secs_f64() * 1e3 / idle.time.as_secs_f64();
+        table.row(vec![process.name.clone(), megabytes(memory.proportional), megabytes(memory.resident), format!("{cpu:.1}")]);
+    }
+    Ok(table)
+}
+
+/// How long the process took from its birth until it was ready, and its new id.
+async fn restart(settings: &Settings, name: &str) -> anyhow::Result<(Duration, u32)> {
+    part(settings, "stop", name).await?;
+    let run_dir = settings.run_dir.clone();
+    let watched = name.to_owned();
+    // the script looks every 50 ms; the moment of birth comes from the kernel
+    let starting: JoinHandle<anyhow::Result<()>> = tokio::spawn({
+        let settings = settings.clone();
+        async move { part(&settings, "start", &watched).await }
+    });
+    let began = Instant::now();
+    starting.await.context("starting broke")??;
+    let pid = processes::pid(&run_dir, name).context("it does not run")?;
+    Ok((processes::age(pid)?.min(began.elapsed()), pid))
+}
+
+async fn part(settings: &Settings, verb: &str, name: &str) -> anyhow::Result<()> {
+    let done = Command::new(&settings.part).args([verb, name]).output().await.context("the script that starts processes")?;
+    anyhow::ensure!(done.status.success(), "{verb} {name}: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! What the scenarios need of the shop: products, customers with tokens, stock. All of it through the edge, as any client has it.
+
+use crate::rest::{Ask, Connection};
+use anyhow::Context;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::Method;
+use mercato_contracts::mercato::catalog::v1::product_service_client::ProductServiceClient;
+use mercato_contracts::mercato::catalog::v1::{ListProductsRequest, Product};
+use serde::Deserialize;
+use serde_json::json;
+use tonic::transport::Endpoint;
+use uuid::Uuid;
+
+/// Password hashing takes a core for a while; more at once would only queue.
+const SIGN_INS: usize = 4;
+const PAGE: i32 = 100;
+
+/// Up to `most` products that can be ordered, as the list offers them.
+pub async fn products(url: &str, most: usize) -> anyhow::Result<Vec<Product>> {
+    let channel = Endpoint::from_shared(url.to_owned())?.connect().await.with_context(|| format!("cannot reach {url}"))?;
+    let mut client = ProductServiceClient::new(channel);
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    while found.len() < most {
+        let page = ListProductsRequest { page_size: PAGE, page_token, ..ListProductsRequest::default() };
+        let page = client.list_products(page).await.context("the list of products")?.into_inner();
+        found.extend(page.products.into_iter().filter(|p| p.sellable && p.stock > 0));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    found.truncate(most);
+    anyhow::ensure!(!found.is_empty(), "the shop has nothing to order");
+    Ok(found)
+}
+
+/// The tokens of `count` new customers.
+pub async fn customers(url: &str, count: u32) -> anyhow::Result<Vec<String>> {
+    let run = Uuid::new_v4().simple().to_string();
+    let password = Uuid::new_v4().to_string();
+    stream::iter(0..count)
+        .map(|n| {
+            let name = format!("bench-{run}-{n}");
+            let password = &password;
+            async move {
+                let mut connection = Connection::to(url);
+                let email = format!("{name}@example.com");
+                let account = json!({ "username": name, "email": email, "password": password }).to_string();
+                let made = connection.send_patiently(&Ask::change(Method::POST, "/api/customers", account)).await?;
+                anyhow::ensure!(made.status.is_success(), "registering: {} {}", made.status, made.text());
+                sign_in(&mut connection, &email, password).await
+            }
+        })
+        .buffer_unordered(SIGN_INS)
+        .try_collect()
+        .await
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    access_token: String,
+}
+
+/// The token of somebody with an account.
+pub async fn sign_in(connection: &mut Connection, email: &str, password: &str) -> anyhow::Result<String> {
+    let body = json!({ "email": email, "password": password }).to_string();
+    let answer = connection.send_patiently(&Ask::change(Method::POST, "/auth/login", body)).await?;
+    Ok(answer.json::<Tokens>().context("signing in")?.access_token)
+}
+
+/// Sets how many units there are.
+pub async fn set_stock(url: &str, token: &str, product: &str, units: u32) -> anyhow::Result<()> {
+    let path = format!("/api/inventory/{product}");
+    let body = json!({ "stockLevel": units.to_string(), "warehouseId": "main" }).to_string();
+    let answer = Connection::to(url).send_patiently(&Ask::change(Method::PUT, &path, body).by(token)).await?;
+    anyhow::ensure!(answer.status.is_success(), "setting stock: {} {}", answer.status, answer.text());
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Stock {
+    available: String,
+}
+
+/// Units that can still be ordered.
+pub async fn available(url: &str, product: &str) -> anyhow::Result<i64> {
+    let path = format!("/api/inventory/{product}");
+    let stock: Stock = Connection::to(url).send(&Ask::get(&path)).await?.json().context("stock")?;
+    stock.available.parse().context("stock is no number")
+}

@@ -1,0 +1,241 @@
+//! The shop under test: fresh databases and topics, the provider, the executable, and Envoy in front, started once a test binary.
+
+use super::{
+    children::{Env, finish, free_ports, program, spawn, tail},
+    fresh,
+    signer::Signer,
+    sweep,
+};
+use crate::APART;
+use anyhow::{Context, Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+const ROLES: &[&str] = &["catalog", "inventory", "ordering", "payment", "customer", "gateway"];
+const STORES: &[&str] = &["catalog", "inventory", "ordering", "payment", "customer"];
+/// How many products the seed makes.
+pub const SEEDED: usize = 60;
+/// How long a process may take to come up.
+const START: Duration = Duration::from_secs(60);
+
+/// Where everything is.
+pub struct Shop {
+    /// Envoy, `http://host:port`.
+    pub edge: String,
+    /// The secret peers share.
+    pub peer_secret: String,
+    /// The login with every role.
+    pub staff: (String, String),
+    /// Signs tokens that are good, and bad ones with the good key.
+    pub signer: Signer,
+    grpc: Vec<(&'static str, u16)>,
+    tools: u16,
+}
+
+impl Shop {
+    /// The inner door of a role, `http://host:port`, as its peers use it.
+    pub fn inside(&self, role: &str) -> String {
+        let (_, port) = self.grpc.iter().find(|(name, _)| *name == role).expect("a role of ours");
+        format!("http://127.0.0.1:{port}")
+    }
+
+    /// Where tools find all roles: the process itself, or Envoy's inner listener.
+    pub fn tools(&self) -> String {
+        format!("http://127.0.0.1:{}", self.tools)
+    }
+}
+
+/// The shop; the first call starts it.
+pub fn shop() -> &'static Shop {
+    static SHOP: OnceLock<Result<Shop, String>> = OnceLock::new();
+    let started = SHOP.get_or_init(|| {
+        let (tell, told) = std::sync::mpsc::channel();
+        // the children live as long as this thread, and it lives as long as the process
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let result = runtime.block_on(start()).map_err(|error| format!("{error:#}"));
+            tell.send(result).expect("somebody waits for the shop");
+            loop {
+                std::thread::park();
+            }
+        });
+        told.recv().unwrap_or_else(|_| Err("the thread that starts the shop panicked".into()))
+    });
+    started.as_ref().unwrap_or_else(|error| panic!("the shop does not start: {error}"))
+}
+
+/// Where things are while they start.
+struct Plan {
+    logs: PathBuf,
+    mercato: PathBuf,
+    common: Env,
+    grpc: Vec<(&'static str, u16)>,
+    admin: Vec<(&'static str, u16)>,
+    tools: u16,
+    edge: u16,
+    edge_admin: u16,
+    http: u16,
+    provider: u16,
+}
+
+async fn start() -> Result<Shop> {
+    let began = Instant::now();
+    let given = |name: &str| std::env::var(name).with_context(|| format!("{name} must be set: run the suite with `make test`"));
+    let (database, kafka, redis) = (given("DATABASE_URL")?, given("KAFKA_BROKERS")?, given("REDIS_URL")?);
+    let envoy = program("MERCATO_ENVOY_BIN", None)?;
+    let mercato = program("MERCATO_BIN", Some(env!("CARGO_BIN_EXE_mercato").into()))?;
+    let beside = mercato.with_file_name("mercato-provider");
+    let provider = program("MERCATO_PROVIDER_BIN", Some(beside))?;
+    sweep::databases(&database).await?;
+    sweep::topics(&kafka).await?;
+
+    let (plan, secrets) = plan(mercato, &database, &kafka, &redis)?;
+    let run = plan.common.clone();
+    finish(&plan.log("migrate"), &plan.mercato, &["migrate"], &run)?;
+    finish(&plan.log("seed"), &plan.mercato, &["seed", "--products", &SEEDED.to_string()], &run)?;
+
+    let data = plan.logs.join("provider");
+    std::fs::create_dir_all(&data)?;
+    let address = format!("127.0.0.1:{}", plan.provider);
+    let data = data.to_str().context("a path that is text")?;
+    spawn(&plan.log("provider.log"), &provider, &["--addr", &address, "--data", data], &run)?;
+    for (name, port) in plan.processes() {
+        let role = if name == "mercato" { "all" } else { name };
+        spawn(&plan.log(name), &plan.mercato, &["run", "--role", role], &plan.env(name, port))?;
+    }
+    for (name, port) in &plan.admin {
+        answers(&format!("http://127.0.0.1:{port}/readyz"), &plan.log(name)).await?;
+    }
+    answers(&format!("http://{address}/"), &plan.log("provider.log")).await?;
+
+    let signer = Signer::publish(&plan.common["CUSTOMER_DATABASE_URL"]).await?;
+    let folder = plan.logs.join("edge");
+    let folder = folder.to_str().context("a path that is text")?;
+    finish(&plan.log("edge-render"), &plan.mercato, &["edge", "--out", folder], &plan.env("edge", plan.tools))?;
+    let config = format!("{folder}/envoy.yaml");
+    let arguments = ["-c", &config, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"];
+    spawn(&plan.log("envoy"), &envoy, &arguments, &Env::new())?;
+    answers(&format!("http://127.0.0.1:{}/ready", plan.edge_admin), &plan.log("envoy")).await?;
+
+    let edge = format!("http://127.0.0.1:{}", plan.edge);
+    answers(&format!("{edge}/healthz"), &plan.log("envoy")).await?;
+    let shop = Shop { edge, peer_secret: secrets.0, staff: secrets.1, signer, grpc: plan.grpc.clone(), tools: plan.tools };
+    believed(&shop).await?;
+    eprintln!("the shop started in {:.1} s; logs in {}", began.elapsed().as_secs_f64(), plan.logs.display());
+    Ok(shop)
+}
+
+/// Ports, names and secrets of this run.
+fn plan(mercato: PathBuf, database: &str, kafka: &str, redis: &str) -> Result<(Plan, (String, (String, String)))> {
+    let name = sweep::run_name();
+    let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name.trim_end_matches('_'));
+    std::fs::create_dir_all(&logs)?;
+    let ports = free_ports(5 + 2 * ROLES.len());
+    let (fixed, rest) = ports.split_at(5);
+    let (&[tools, edge, edge_admin, http, provider], (one, other)) = (fixed, rest.split_at(ROLES.len())) else { bail!("five ports") };
+    let paired = |ports: &[u16]| ROLES.iter().copied().zip(ports.iter().copied()).collect::<Vec<_>>();
+    let (grpc, admin) = if APART {
+        (paired(one), paired(other))
+    } else {
+        (ROLES.iter().map(|role| (*role, tools)).collect(), vec![("mercato", other[0])])
+    };
+    let peer_secret = fresh("peers-");
+    let staff = ("staff@example.com".to_owned(), fresh("staff-"));
+    let mut common = Env::from([
+        ("DATABASE_URL".into(), database.into()),
+        ("KAFKA_BROKERS".into(), kafka.into()),
+        ("REDIS_URL".into(), redis.into()),
+        ("MERCATO_TOPIC_PREFIX".into(), name.clone()),
+        ("MERCATO_TOPIC_PARTITIONS".into(), "2".into()),
+        ("MERCATO_PEER_SECRET".into(), peer_secret.clone()),
+        ("MERCATO_KEY_SECRET".into(), (0..4).map(|_| format!("{:016x}", rand::random::<u64>())).collect()),
+        ("MERCATO_PROVIDER_WEBHOOK_SECRET".into(), fresh("webhooks-")),
+        ("MERCATO_PROVIDER_URL".into(), format!("http://127.0.0.1:{provider}")),
+        ("MERCATO_PROVIDER_WEBHOOK_URL".into(), format!("http://127.0.0.1:{edge}/api/payments/webhooks/dev")),
+        ("MERCATO_GATEWAY_HTTP_ADDR".into(), format!("127.0.0.1:{http}")),
+        ("MERCATO_EDGE_ADDR".into(), format!("127.0.0.1:{edge}")),
+        ("MERCATO_EDGE_ADMIN_ADDR".into(), format!("127.0.0.1:{edge_admin}")),
+        ("STAFF_EMAIL".into(), staff.0.clone()),
+        ("STAFF_PASSWORD".into(), staff.1.clone()),
+        ("CUSTOMER_EMAIL".into(), "customer@example.com".into()),
+        ("CUSTOMER_PASSWORD".into(), fresh("customer-")),
+        // all scenarios come from one address at once
+        ("MERCATO_RATE_AUTH_BURST".into(), "5000".into()),
+        ("MERCATO_RATE_ANONYMOUS_BURST".into(), "5000".into()),
+        ("MERCATO_RATE_WRITE_BURST".into(), "5000".into()),
+    ]);
+    for role in STORES {
+        common.insert(format!("{}_DATABASE_URL", role.to_uppercase()), on_server(database, &format!("{name}{role}"))?);
+    }
+    if APART {
+        common.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
+        common.extend(grpc.iter().map(|(role, port)| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://127.0.0.1:{port}"))));
+    }
+    Ok((Plan { logs, mercato, common, grpc, admin, tools, edge, edge_admin, http, provider }, (peer_secret, staff)))
+}
+
+/// The URL of another database on the same server.
+fn on_server(url: &str, database: &str) -> Result<String> {
+    let (base, query) = url.split_once('?').map_or((url, String::new()), |(base, query)| (base, format!("?{query}")));
+    let (server, _) = base.rsplit_once('/').filter(|(server, _)| !server.ends_with('/')).context("DATABASE_URL names a database")?;
+    Ok(format!("{server}/{database}{query}"))
+}
+
+impl Plan {
+    fn log(&self, name: &str) -> PathBuf {
+        self.logs.join(format!("{}.log", name.trim_end_matches(".log")))
+    }
+
+    fn processes(&self) -> Vec<(&'static str, u16)> {
+        if APART { self.grpc.clone() } else { vec![("mercato", self.tools)] }
+    }
+
+    fn env(&self, process: &str, grpc: u16) -> Env {
+        let mut env = self.common.clone();
+        env.insert("MERCATO_GRPC_ADDR".into(), format!("127.0.0.1:{grpc}"));
+        if let Some((_, port)) = self.admin.iter().find(|(name, _)| *name == process) {
+            env.insert("MERCATO_ADMIN_ADDR".into(), format!("127.0.0.1:{port}"));
+        }
+        env.insert("MERCATO_GATEWAY_HTTP_ADDR".into(), format!("127.0.0.1:{}", self.http));
+        env
+    }
+}
+
+/// Waits until the address answers at all, with 200 where it is a probe of ours; the log is the error when it does not.
+async fn answers(url: &str, log: &Path) -> Result<()> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+    let any = url.ends_with('/');
+    let end = Instant::now() + START;
+    loop {
+        let seen = match client.get(url).send().await {
+            Ok(answer) if any || answer.status() == 200 => return Ok(()),
+            Ok(answer) => answer.status().to_string(),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > end {
+            bail!("{url} is not ready in {START:?} ({seen}); the end of {}:\n{}", log.display(), tail(log));
+        }
+        tokio::time::sleep(super::PAUSE).await;
+    }
+}
+
+/// Waits until the edge has the keys and the whole way to ordering works.
+async fn believed(shop: &Shop) -> Result<()> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+    let end = Instant::now() + START;
+    loop {
+        let token = shop.signer.good(&[]);
+        let answer = client.get(format!("{}/api/orders", shop.edge)).bearer_auth(token).send().await?;
+        let status = answer.status();
+        if status == 200 {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            bail!("GET /api/orders with a good token still answers {status}: {}", answer.text().await?);
+        }
+        tokio::time::sleep(super::PAUSE).await;
+    }
+}

@@ -1,0 +1,7 @@
+//! The payment service on real PostgreSQL and Kafka against a real provider server.
+
+mod doubt;
+mod orders;
+mod refunds;
+mod webhooks;
+mod world;

@@ -1,0 +1,271 @@
+//! The payment role on real stores, a real provider beside it, and an order book that speaks through a real outbox and Kafka.
+
+use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
+use mercato_chassis::{
+    Context, Fault, Mounted, Prepared, Role,
+    config::Source,
+    inbox::{Consumer, Handler, Received},
+    outbox::{self, Event},
+    pg::Db,
+};
+use mercato_contracts::{
+    google::api::HttpBody,
+    mercato::{
+        ordering::v1 as ordering,
+        payment::v1::{self as proto, payment_service_client::PaymentServiceClient},
+        r#type::v1::Money,
+    },
+};
+use mercato_payment::{Payment, provider::DevProvider};
+use mercato_provider::{Options, Server, Target};
+use mercato_testkit::{Actor, Customer, Guest, Sandbox, eventually};
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+use tonic::{Status, async_trait, transport::Channel};
+use uuid::Uuid;
+
+pub const SECRET: &str = "a-webhook-secret-of-tests";
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Stands for ordering: a role with an outbox and a consumer of `payments`.
+#[derive(Clone, Default)]
+struct Orders {
+    db: Arc<OnceLock<Db>>,
+    told: Arc<Mutex<Vec<Received>>>,
+}
+
+static NO_TABLES: sqlx::migrate::Migrator = sqlx::migrate::Migrator::DEFAULT;
+
+impl Role for Orders {
+    fn name(&self) -> &'static str {
+        "ordering"
+    }
+
+    fn migrations(&self) -> Option<&'static sqlx::migrate::Migrator> {
+        Some(&NO_TABLES)
+    }
+
+    fn configure(&self, _: &mut Source) -> Box<dyn Prepared> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Prepared for Orders {
+    async fn start(self: Box<Self>, ctx: Context) -> Result<Mounted, Fault> {
+        self.db.set(ctx.db()).map_err(|_| Fault::Internal("started twice".into()))?;
+        let mut mounted = Mounted::new();
+        mounted.consumers.push(Consumer { name: "test.payments", topics: &["payments"], handler: Arc::new(*self) });
+        Ok(mounted)
+    }
+}
+
+#[async_trait]
+impl Handler for Orders {
+    fn wants(&self, _: &str) -> bool {
+        true
+    }
+
+    async fn handle(&self, _: &mut PgConnection, _: &Received) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn committed(&self, events: &[Received]) {
+        self.told.lock().expect("told").extend(events.iter().cloned());
+    }
+}
+
+/// Everything a test touches.
+pub struct World {
+    pub sandbox: Sandbox,
+    pub provider: Server,
+    orders: Orders,
+    sequences: Mutex<HashMap<Uuid, i64>>,
+}
+
+/// Takes the provider's webhooks over HTTP to the RPC, as the edge does.
+async fn forward(State(channel): State<Arc<OnceLock<Channel>>>, headers: HeaderMap, body: Bytes) -> axum::http::StatusCode {
+    let Some(channel) = channel.get() else { return axum::http::StatusCode::SERVICE_UNAVAILABLE };
+    let signature = headers.get("x-signature").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    match webhook(channel.clone(), "dev", Some(&signature), body.to_vec()).await {
+        Ok(()) => axum::http::StatusCode::NO_CONTENT,
+        Err(status) if status.code() == tonic::Code::Unauthenticated => axum::http::StatusCode::UNAUTHORIZED,
+        Err(_) => axum::http::StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// Calls `ReceiveWebhook`.
+pub async fn webhook(channel: Channel, provider: &str, signature: Option<&str>, body: Vec<u8>) -> Result<(), Status> {
+    let payload = Some(HttpBody { content_type: "application/json".into(), data: body.into(), ..HttpBody::default() });
+    let mut request = Guest.request_without_key(proto::ReceiveWebhookRequest { provider: provider.into(), payload });
+    if let Some(signature) = signature {
+        request.metadata_mut().insert("x-signature", signature.parse().expect("ascii"));
+    }
+    PaymentServiceClient::new(channel).receive_webhook(request).await.map(|_| ())
+}
+
+impl World {
+    /// Waits are a hundredth of the real ones, and three failures are enough for an operator's case.
+    pub async fn start() -> World {
+        Self::start_with(&[]).await
+    }
+
+    pub async fn start_with(more: &[(&str, &str)]) -> World {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let hooks = format!("http://{}/webhooks", listener.local_addr().expect("address"));
+        let channel = Arc::new(OnceLock::new());
+        let router = Router::new().route("/webhooks", post(forward)).with_state(channel.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let data = std::env::temp_dir().join(format!("mercato-provider-{}", Uuid::now_v7()));
+        let webhook = Some(Target { url: hooks, secret: SECRET.into() });
+        let options = Options { address: ([127, 0, 0, 1], 0).into(), data, webhook };
+        let provider = mercato_provider::start(options).await.expect("the provider starts");
+        let orders = Orders::default();
+        let mut builder = Sandbox::of(vec![Box::new(Payment), Box::new(orders.clone())])
+            .env("MERCATO_PROVIDER_URL", provider.url())
+            .env("MERCATO_PROVIDER_WEBHOOK_SECRET", SECRET)
+            .env("MERCATO_PROVIDER_TIMEOUT_MS", "500")
+            .env("MERCATO_PAYMENT_SETTLE_MS", "300")
+            .env("MERCATO_PAYMENT_TRIES", "3")
+            .env("MERCATO_PAYMENT_LOOKUP_SCALE_PERCENT", "1");
+        for (name, value) in more {
+            builder = builder.env(name, *value);
+        }
+        let sandbox = builder.start().await.expect("the sandbox starts");
+        channel.set(sandbox.channel()).expect("set once");
+        World { sandbox, provider, orders, sequences: Mutex::default() }
+    }
+
+    pub fn client(&self) -> PaymentServiceClient<Channel> {
+        PaymentServiceClient::new(self.sandbox.channel())
+    }
+
+    pub async fn pool(&self) -> &PgPool {
+        self.sandbox.pool("payment").await
+    }
+
+    async fn publish(&self, kind: &'static str, order: Uuid, sequence: i64, payload: impl prost::Message + Clone + 'static) {
+        let db = self.orders.db.get().expect("started");
+        let append = db.uow(move |tx| {
+            let payload = payload.clone();
+            Box::pin(async move { outbox::append(tx, &[Event::new("orders", kind, order, sequence, &payload)]).await })
+        });
+        append.await.expect("the event is written");
+    }
+
+    fn next(&self, order: Uuid) -> i64 {
+        let mut sequences = self.sequences.lock().expect("sequences");
+        let sequence = sequences.entry(order).or_default();
+        *sequence += 1;
+        *sequence
+    }
+
+    /// Places an order of 29.99 EUR.
+    pub async fn place(&self, customer: &Customer, token: &str) -> Uuid {
+        let order = Uuid::now_v7();
+        let created = ordering::OrderCreated { order: Some(message(order, customer)), payment_token: token.into() };
+        self.publish("order.created", order, self.next(order), created).await;
+        order
+    }
+
+    /// Tells again that the order was placed, under a number that was used before.
+    pub async fn place_again(&self, order: Uuid, customer: &Customer) {
+        let created = ordering::OrderCreated { order: Some(message(order, customer)), payment_token: "tok_approve".into() };
+        self.publish("order.created", order, 1, created).await;
+    }
+
+    pub async fn created_after_all(&self, order: Uuid, customer: &Customer) {
+        let created = ordering::OrderCreated { order: Some(message(order, customer)), payment_token: "tok_approve".into() };
+        self.publish("order.created", order, self.next(order), created).await;
+    }
+
+    pub async fn confirm(&self, order: Uuid, customer: &Customer) {
+        let confirmed = ordering::OrderConfirmed { order: Some(message(order, customer)) };
+        self.publish("order.confirmed", order, self.next(order), confirmed).await;
+    }
+
+    pub async fn cancel(&self, order: Uuid, customer: &Customer) {
+        let cancelled = ordering::OrderCancelled { reason: "CANCELLED_BY_CUSTOMER".into(), order: Some(message(order, customer)) };
+        self.publish("order.cancelled", order, self.next(order), cancelled).await;
+    }
+
+    /// The kinds of events told about an order, in order; their numbers have no gap.
+    pub fn told(&self, order: Uuid) -> Vec<String> {
+        let told = self.orders.told.lock().expect("told");
+        let of_order: Vec<_> = told.iter().filter(|event| event.aggregate == order).collect();
+        let numbers: Vec<i64> = of_order.iter().map(|event| event.sequence).collect();
+        assert_eq!(numbers, (1..).take(numbers.len()).collect::<Vec<i64>>(), "the sequence has a gap");
+        of_order.iter().map(|event| event.kind.clone()).collect()
+    }
+
+    /// The payment in the latest event of an order.
+    pub fn latest(&self, order: Uuid) -> Option<proto::Payment> {
+        let told = self.orders.told.lock().expect("told");
+        let event = told.iter().rfind(|event| event.aggregate == order)?;
+        // All events of payments carry the payment in field 1.
+        event.decode::<proto::PaymentInitiated>().expect("a payment event").payment
+    }
+
+    /// Waits until exactly these events were told.
+    pub async fn until_told(&self, order: Uuid, kinds: &[&str]) {
+        let what = format!("{kinds:?} of {order}");
+        let enough = || async {
+            let told = self.told(order);
+            (told.len() >= kinds.len()).then_some(told)
+        };
+        assert_eq!(eventually(&what, LIMIT, enough).await, kinds);
+    }
+
+    /// What the provider's ledger has about an order: (kind, amount).
+    pub async fn at_provider(&self, order: Uuid) -> Vec<(String, i64)> {
+        let ledger: Value =
+            reqwest::get(format!("{}/v1/ledger?limit=10000", self.provider.url())).await.expect("ledger").json().await.expect("json");
+        let entries = ledger["entries"].as_array().cloned().unwrap_or_default();
+        let of_order = entries.iter().filter(|e| e["reference"].as_str().is_some_and(|r| r.starts_with(&order.to_string())));
+        of_order.map(|e| (e["kind"].as_str().unwrap_or_default().to_owned(), e["amountMinor"].as_i64().unwrap_or_default())).collect()
+    }
+
+    /// Both ledgers agree, ours balances, and no case or doubt is left open.
+    pub async fn at_rest(&self) {
+        let pool = self.pool().await;
+        let no_work = || async {
+            let open: i64 = sqlx::query_scalar("select count(*) from work").fetch_one(pool).await.expect("count");
+            (open == 0).then_some(())
+        };
+        eventually("no open work", LIMIT, no_work).await;
+        let tasks = mercato_chassis::tasks::Tasks::new();
+        let settings = mercato_chassis::pg::PgSettings::new("payment", self.sandbox.database_url("payment"));
+        let db = Db::connect(&settings, &tasks).await.expect("database");
+        let provider = DevProvider::new(self.provider.url(), LIMIT, LIMIT).expect("client");
+        assert_eq!(mercato_payment::app::reconcile(&db, &provider).await.expect("both ledgers"), vec![]);
+        db.close().await;
+        let unbalanced = "select count(*) from (select tx_id from ledger group by tx_id, currency
+                          having sum(case side when 'D' then amount_minor else -amount_minor end) <> 0) as t";
+        let unbalanced: i64 = sqlx::query_scalar(unbalanced).fetch_one(pool).await.expect("count");
+        assert_eq!(unbalanced, 0);
+    }
+
+    pub async fn stop(self) {
+        assert!(self.sandbox.stop().await, "work was left over");
+        self.provider.stop().await;
+    }
+}
+
+pub fn euros(amount: &str) -> Money {
+    Money { currency_code: "EUR".into(), amount: amount.into() }
+}
+
+fn message(order: Uuid, customer: &Customer) -> ordering::Order {
+    ordering::Order {
+        id: order.to_string(),
+        user_id: customer.id.to_string(),
+        total_amount: Some(euros("29.99")),
+        payment_method: "credit_card".into(),
+        ..ordering::Order::default()
+    }
+}
