@@ -28,7 +28,8 @@ async fn measure(url: &str, body: &str, processes: &Processes, time: Duration) -
         callers.push(Insert { connection: PgConnection::connect(url).await?, body: body.to_owned() });
     }
     let first = callers.first_mut().context("no connection")?;
-    let table = "create table placed (id uuid primary key, customer_id uuid not null, body jsonb not null, at timestamptz not null default now())";
+    let table =
+        "create table placed (id uuid primary key, customer_id uuid not null, body jsonb not null, at timestamptz not null default now())";
     first.connection.execute(table).await?;
     closed(&mut callers, WARM_UP).await;
     let meter = processes.start()?;

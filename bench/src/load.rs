@@ -102,7 +102,8 @@ async fn closed_loop<C: Caller>(caller: &mut C, next: &Cell<u64>, until: Instant
 /// Presses for `time` with `rate` requests a second at even distances. A latency counts from the moment the request was due, so that a
 /// stall shows in every request it held up.
 pub async fn open<C: Caller>(callers: &mut [C], rate: u32, time: Duration) -> Outcome {
-    let plan = Plan { began: Instant::now(), gap: Duration::from_secs(1) / rate.max(1), total: (time.as_secs_f64() * f64::from(rate)) as u64 };
+    let plan =
+        Plan { began: Instant::now(), gap: Duration::from_secs(1) / rate.max(1), total: (time.as_secs_f64() * f64::from(rate)) as u64 };
     let due = Arc::new(Semaphore::new(0));
     let clock = thread::spawn({
         let due = Arc::clone(&due);

@@ -51,7 +51,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let spread = bench.load(&ids).await?;
     let before = shop::available(&settings.url, &hot).await?;
     eprintln!("orders over one product");
-    let one = bench.load(&[hot.clone()]).await?;
+    let one = bench.load(std::slice::from_ref(&hot)).await?;
     let sold = before - shop::available(&settings.url, &hot).await?;
     eprintln!("inserts");
     let row = body(&hot);
@@ -258,7 +258,18 @@ fn answer_reason(body: &[u8]) -> Option<String> {
 
 fn rates(spread: &Ordered, hot: &Ordered, (floor, _): &(Outcome, Cost)) -> Table {
     let mut table = Table::new([
-        "load", "placed/s", "paid/s", "of insert", "placing p50 ms", "p99", "p99.9", "to PAID p50 ms", "p99", "p99.9", "paid", "trouble",
+        "load",
+        "placed/s",
+        "paid/s",
+        "of insert",
+        "placing p50 ms",
+        "p99",
+        "p99.9",
+        "to PAID p50 ms",
+        "p99",
+        "p99.9",
+        "paid",
+        "trouble",
     ]);
     let inserts = rate(floor.latencies.count(), floor.time);
     for (name, load) in [("spread", spread), ("hot", hot)] {

@@ -71,7 +71,19 @@ struct Bench<'a> {
 impl Bench<'_> {
     async fn all(&self, shop: &str, echo: &str) -> anyhow::Result<Table> {
         let mut table = Table::new([
-            "load", "req/s", "of echo", "p50 ms", "p99 ms", "p99.9 ms", "service", "envoy", "postgres", "kafka", "redis", "load gen.", "failed",
+            "load",
+            "req/s",
+            "of echo",
+            "p50 ms",
+            "p99 ms",
+            "p99.9 ms",
+            "service",
+            "envoy",
+            "postgres",
+            "kafka",
+            "redis",
+            "load gen.",
+            "failed",
         ]);
         for protocol in [Protocol::Rest, Protocol::Grpc] {
             let floor = self.load(protocol, echo, None).await?;

@@ -37,8 +37,8 @@ pub async fn products(url: &str, most: usize) -> anyhow::Result<Vec<Product>> {
 
 /// The tokens of `count` new customers.
 pub async fn customers(url: &str, count: u32) -> anyhow::Result<Vec<String>> {
-    let run = Uuid::new_v4().simple().to_string();
-    let password = Uuid::new_v4().to_string();
+    let run = Uuid::now_v7().simple().to_string();
+    let password = Uuid::now_v7().to_string();
     stream::iter(0..count)
         .map(|n| {
             let name = format!("bench-{run}-{n}");

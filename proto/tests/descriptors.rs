@@ -12,7 +12,10 @@ use prost_reflect::DescriptorPool;
 #[test]
 fn envoys_set_has_routes_and_no_map_but_that_of_errors() {
     let pool = DescriptorPool::decode(ENVOY_DESCRIPTOR_SET).expect("a descriptor set");
-    assert_eq!(pool.all_messages().filter(|m| m.is_map_entry()).map(|m| m.full_name().to_owned()).collect::<Vec<_>>(), ["google.rpc.ErrorInfo.MetadataEntry"]);
+    assert_eq!(
+        pool.all_messages().filter(|m| m.is_map_entry()).map(|m| m.full_name().to_owned()).collect::<Vec<_>>(),
+        ["google.rpc.ErrorInfo.MetadataEntry"]
+    );
     assert!(pool.files().all(|f| f.file_descriptor_proto().source_code_info.is_none()));
     let http = pool.get_extension_by_name("google.api.http").expect("the extension");
     let routes = pool.services().flat_map(|s| s.methods().collect::<Vec<_>>()).filter(|m| m.options().has_extension(&http)).count();

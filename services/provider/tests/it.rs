@@ -8,6 +8,12 @@ fn folder() -> PathBuf {
     std::env::temp_dir().join(format!("mercato-provider-{}", uuid::Uuid::now_v7()))
 }
 
+/// Stops a provider and removes what it kept.
+async fn end(server: Server, data: &Path) {
+    server.stop().await;
+    std::fs::remove_dir_all(data).expect("the provider's folder");
+}
+
 async fn start(data: &Path) -> Server {
     let options = Options { address: ([127, 0, 0, 1], 0).into(), data: data.to_owned(), webhook: None };
     mercato_provider::start(options).await.expect("the provider starts")
@@ -56,12 +62,13 @@ async fn steps_are_kept_over_a_restart() {
             .0,
         409
     );
-    server.stop().await;
+    end(server, &data).await;
 }
 
 #[tokio::test]
 async fn tokens_misbehave_as_told() {
-    let server = start(&folder()).await;
+    let data = folder();
+    let server = start(&data).await;
     assert_eq!(call(&server, "/v1/authorizations", "d:1", &asked("d", "tok_decline")).await.1["state"], "declined");
     assert_eq!(call(&server, "/v1/authorizations", "s:1", &asked("s", "tok_soft_decline")).await.1["state"], "soft_declined");
     assert_eq!(call(&server, "/v1/authorizations", "s:2", &asked("s", "tok_soft_decline")).await.1["state"], "authorized");
@@ -77,7 +84,7 @@ async fn tokens_misbehave_as_told() {
     assert_eq!(call(&server, "/v1/authorizations", "w:1", &asked("w", "tok_wrong_amount")).await.1["amountMinor"], 3000);
     assert_eq!(call(&server, "/v1/authorizations/x/void", "x:1", &Value::Null).await.0, 200, "an unknown reference is closed");
     assert_eq!(call(&server, "/v1/authorizations", "x:2", &asked("x", "tok_approve")).await.0, 409);
-    server.stop().await;
+    end(server, &data).await;
 }
 
 /// The program itself, killed without warning while it answers.
@@ -132,5 +139,5 @@ async fn nothing_answered_is_lost_by_a_kill() {
     for reference in &known {
         assert_eq!(look_up(&server, reference).await.1["state"], "authorized", "{reference} was answered and is lost");
     }
-    server.stop().await;
+    end(server, &data).await;
 }

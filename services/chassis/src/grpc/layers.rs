@@ -115,6 +115,35 @@ fn span(method: &'static Method, headers: &HeaderMap) -> Span {
     span
 }
 
+/// Counts a call when it has ended; one that its caller gave up has ended with CANCELLED.
+struct Record {
+    method: &'static Method,
+    began: Instant,
+    span: Span,
+    told: bool,
+}
+
+impl Record {
+    fn tell(mut self, code: Code) {
+        self.write(code);
+    }
+
+    fn write(&mut self, code: Code) {
+        self.told = true;
+        self.span.record("rpc.code", name(code));
+        metrics::counter!("grpc_requests_total", "method" => self.method.path, "code" => name(code)).increment(1);
+        metrics::histogram!("grpc_request_duration_seconds", "method" => self.method.path).record(self.began.elapsed());
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.told {
+            self.write(Code::Cancelled);
+        }
+    }
+}
+
 async fn policed<S>(
     inner: S,
     policy: Arc<Policy>,
@@ -128,18 +157,11 @@ where
     S::Future: Send,
     S::Error: std::fmt::Display,
 {
-    let ended = {
-        let span = span.clone();
-        move |code: Code| {
-            span.record("rpc.code", name(code));
-            metrics::counter!("grpc_requests_total", "method" => method.path, "code" => name(code)).increment(1);
-            metrics::histogram!("grpc_request_duration_seconds", "method" => method.path).record(began.elapsed());
-        }
-    };
+    let record = Record { method, began, span: span.clone(), told: false };
     let places = if method.server_streaming { &policy.streams } else { &policy.calls };
     let Ok(place) = places.clone().try_acquire_owned() else {
         metrics::counter!("grpc_shed_total", "method" => method.path).increment(1);
-        ended(Code::ResourceExhausted);
+        record.tell(Code::ResourceExhausted);
         return error::status(Fault::Overloaded).into_http();
     };
     let most = Duration::from_millis(method.deadline_ms);
@@ -154,17 +176,17 @@ where
     match answer {
         Err(fault) => {
             let status = error::status(fault);
-            ended(status.code());
+            record.tell(status.code());
             status.into_http()
         }
         Ok(response) => match body::code(response.headers()) {
             Some(code) => {
-                ended(code);
+                record.tell(code);
                 response
             }
             None => response.map(|body| {
                 let on_end = move |code| {
-                    ended(code);
+                    record.tell(code);
                     drop(place);
                 };
                 Guarded::wrap(body, deadline, span, Box::new(on_end))

@@ -137,11 +137,8 @@ fn plan(mercato: PathBuf, database: &str, kafka: &str, redis: &str) -> Result<(P
     let (fixed, rest) = ports.split_at(5);
     let (&[tools, edge, edge_admin, http, provider], (one, other)) = (fixed, rest.split_at(ROLES.len())) else { bail!("five ports") };
     let paired = |ports: &[u16]| ROLES.iter().copied().zip(ports.iter().copied()).collect::<Vec<_>>();
-    let (grpc, admin) = if APART {
-        (paired(one), paired(other))
-    } else {
-        (ROLES.iter().map(|role| (*role, tools)).collect(), vec![("mercato", other[0])])
-    };
+    let (grpc, admin) =
+        if APART { (paired(one), paired(other)) } else { (ROLES.iter().map(|role| (*role, tools)).collect(), vec![("mercato", other[0])]) };
     let peer_secret = fresh("peers-");
     let staff = ("staff@example.com".to_owned(), fresh("staff-"));
     let mut common = Env::from([
@@ -172,7 +169,8 @@ fn plan(mercato: PathBuf, database: &str, kafka: &str, redis: &str) -> Result<(P
     }
     if APART {
         common.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
-        common.extend(grpc.iter().map(|(role, port)| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://127.0.0.1:{port}"))));
+        common
+            .extend(grpc.iter().map(|(role, port)| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://127.0.0.1:{port}"))));
     }
     Ok((Plan { logs, mercato, common, grpc, admin, tools, edge, edge_admin, http, provider }, (peer_secret, staff)))
 }

@@ -21,7 +21,7 @@ pub struct Shopper {
     pub id: String,
 }
 
-/// What an answer must be; the refusal is the failure.
+/// An answer, or why there is none.
 pub type Told = Result<Answer, Refused>;
 
 impl Shopper {
@@ -44,7 +44,7 @@ impl Shopper {
         static TOKEN: OnceCell<String> = OnceCell::const_new();
         let mut shopper = Self::guest(door);
         let (email, password) = &shop().staff;
-        let token = TOKEN.get_or_init(|| shopper.login(&json!(email), &json!(password))).await;
+        let token = TOKEN.get_or_init(async || shopper.login(&json!(email), &json!(password)).await).await;
         shopper.token = Some(token.clone());
         shopper
     }

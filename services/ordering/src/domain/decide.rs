@@ -52,6 +52,9 @@ pub enum Command {
     },
 }
 
+/// Why a confirmed order needs a person: its money could not be captured.
+const CAPTURE_EXHAUSTED: &str = "CAPTURE_EXHAUSTED";
+
 /// The order stands where the command is not possible any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused;
@@ -68,10 +71,16 @@ pub fn decide(order: &Order, command: Command) -> Result<Vec<Event>, Refused> {
         Command::PaymentFailed { payment_id, reason } => failed(order, payment_id, reason),
         Command::PaymentProcessed { payment_id } => match order.status {
             Status::Confirmed => vec![Event::PaymentProcessed { payment_id }],
+            // a person, or the provider's late word, got the capture done after all
+            Status::NeedsOperator if order.reason == CAPTURE_EXHAUSTED => vec![Event::PaymentProcessed { payment_id }],
             _ => vec![],
         },
         Command::PaymentReturned { payment_id, refunded } => match order.status {
             Status::Cancelled if order.money_in_the_air() => vec![Event::PaymentReturned { payment_id, refunded }],
+            // what was stuck on the way back has arrived
+            Status::NeedsOperator if order.reason != CAPTURE_EXHAUSTED && order.money_in_the_air() => {
+                vec![Event::PaymentReturned { payment_id, refunded }, Event::Cancelled { reason: "PAYMENT_RETURNED".into() }]
+            }
             Status::Paid | Status::Completed if refunded && order.payment_status == PaymentStatus::Processed => {
                 vec![Event::PaymentReturned { payment_id, refunded }]
             }
@@ -79,7 +88,8 @@ pub fn decide(order: &Order, command: Command) -> Result<Vec<Event>, Refused> {
         },
         Command::PaymentStuck { step } => match order.status {
             Status::NeedsOperator | Status::Paid | Status::Completed => vec![],
-            _ => vec![Event::Failed { reason: format!("{}_EXHAUSTED", step.to_ascii_uppercase()) }],
+            Status::Confirmed => vec![Event::Failed { reason: CAPTURE_EXHAUSTED.into() }],
+            Status::Pending | Status::Cancelled => vec![Event::Failed { reason: stuck_reason(&step) }],
         },
         Command::StockCommitted => match (order.status, order.payment_status) {
             (Status::Pending, PaymentStatus::Authorized) => vec![Event::Confirmed],
@@ -98,6 +108,14 @@ pub fn decide(order: &Order, command: Command) -> Result<Vec<Event>, Refused> {
             _ => return Err(Refused),
         },
     })
+}
+
+/// `VOID_EXHAUSTED`, `REFUND_EXHAUSTED`; never the reason of a failed capture, which only a confirmed order has.
+fn stuck_reason(step: &str) -> String {
+    match step {
+        "void" | "refund" => format!("{}_EXHAUSTED", step.to_ascii_uppercase()),
+        _ => "PAYMENT_EXHAUSTED".to_owned(),
+    }
 }
 
 fn authorized(order: &Order, payment_id: String) -> Vec<Event> {

@@ -23,6 +23,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -85,6 +86,7 @@ pub struct World {
     pub sandbox: Sandbox,
     pub provider: Server,
     orders: Orders,
+    data: PathBuf,
     sequences: Mutex<HashMap<Uuid, i64>>,
 }
 
@@ -123,7 +125,7 @@ impl World {
         tokio::spawn(async move { axum::serve(listener, router).await });
         let data = std::env::temp_dir().join(format!("mercato-provider-{}", Uuid::now_v7()));
         let webhook = Some(Target { url: hooks, secret: SECRET.into() });
-        let options = Options { address: ([127, 0, 0, 1], 0).into(), data, webhook };
+        let options = Options { address: ([127, 0, 0, 1], 0).into(), data: data.clone(), webhook };
         let provider = mercato_provider::start(options).await.expect("the provider starts");
         let orders = Orders::default();
         let mut builder = Sandbox::of(vec![Box::new(Payment), Box::new(orders.clone())])
@@ -138,7 +140,7 @@ impl World {
         }
         let sandbox = builder.start().await.expect("the sandbox starts");
         channel.set(sandbox.channel()).expect("set once");
-        World { sandbox, provider, orders, sequences: Mutex::default() }
+        World { sandbox, provider, orders, data, sequences: Mutex::default() }
     }
 
     pub fn client(&self) -> PaymentServiceClient<Channel> {
@@ -253,6 +255,7 @@ impl World {
     pub async fn stop(self) {
         assert!(self.sandbox.stop().await, "work was left over");
         self.provider.stop().await;
+        std::fs::remove_dir_all(self.data).expect("the provider's folder");
     }
 }
 
