@@ -61,6 +61,7 @@ fn allowed(from: Status, to: Status) -> bool {
                 | (Confirmed, Paid | NeedsOperator)
                 | (Cancelled, NeedsOperator)
                 | (Paid, Completed)
+                | (NeedsOperator, Paid | Cancelled)
         )
 }
 
