@@ -6,7 +6,9 @@
 mercato_places_known=yes
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 here=$root/dev
-state=$root/.mercato
+# another set of parts beside this one: a folder of its own, and other ports
+if [ -n "${MERCATO_STATE:-}" ]; then mkdir -p "$MERCATO_STATE"; fi
+state=${MERCATO_STATE:-$root/.mercato}
 export LC_ALL=C.UTF-8
 # shellcheck source=dev/versions.env
 . "$here/versions.env"
@@ -27,8 +29,8 @@ fi
 data=$state/data
 if [ ${#as[@]} -gt 0 ]; then
   tools=${MERCATO_TOOLS:-/var/cache/mercato/tools}
-  if ! "${as[@]}" test -x "$root"; then
-    data=/var/tmp/mercato-$(printf %s "$root" | sha256sum | cut -c1-12)
+  if ! "${as[@]}" test -x "${MERCATO_STATE:-$root}"; then
+    data=/var/tmp/mercato-$(printf %s "${MERCATO_STATE:-$root}" | sha256sum | cut -c1-12)
   fi
 else
   tools=${MERCATO_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/mercato/tools}

@@ -1,6 +1,7 @@
 //! Micro-batching: many callers, one transaction. The batch forms itself while the one before it commits; nothing waits on purpose.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -88,4 +89,36 @@ async fn run_batch<I, O>(
         }
         Err(_) => tracing::error!(batch = name, "batch panicked"),
     }
+}
+
+/// Runs a transaction for all items together; when it fails for a reason that may lie with one of them, for each half, and so on, so
+/// that one bad item fails alone. `run` gives one output an item, in order. After [`Fault::CommitUnknown`] nothing is run again: the
+/// items may have taken effect, and every one of them gets that fault.
+pub async fn together<T, O>(
+    items: Vec<Arc<T>>,
+    run: impl Fn(Vec<Arc<T>>) -> BoxFuture<'static, Result<Vec<O>, Fault>>,
+) -> Vec<Result<O, Fault>> {
+    let mut outputs = Vec::with_capacity(items.len());
+    let mut todo = vec![items];
+    while let Some(part) = todo.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        match run(part.clone()).await {
+            Ok(done) if done.len() == part.len() => outputs.extend(done.into_iter().map(Ok)),
+            Ok(done) => {
+                tracing::error!(items = part.len(), outputs = done.len(), "a batch must give one output for each item");
+                outputs.extend(part.iter().map(|_| Err(Fault::CommitUnknown)));
+            }
+            Err(Fault::CommitUnknown) => outputs.extend(part.iter().map(|_| Err(Fault::CommitUnknown))),
+            Err(fault) if part.len() == 1 => outputs.push(Err(fault)),
+            Err(_) => {
+                let right = part[part.len() / 2..].to_vec();
+                let left = part[..part.len() / 2].to_vec();
+                todo.push(right);
+                todo.push(left);
+            }
+        }
+    }
+    outputs
 }

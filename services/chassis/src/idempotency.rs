@@ -1,5 +1,6 @@
 //! Once per idempotency key: the answer, or the definite refusal, is stored in the transaction of its effect and given again.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,11 @@ impl Key {
     /// Hash of the request.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
+    }
+
+    /// What makes two calls the same call.
+    fn name(&self) -> (&str, &str, &str) {
+        (&self.subject, self.method, &self.key)
     }
 
     /// An id that a repetition of the call finds again: UUIDv8 over the label and the key.
@@ -140,6 +146,49 @@ where
         Done::Answered(answer) => Ok(answer),
         Done::Refused(refusal) => Err(Fault::Replayed(refusal).into()),
     }
+}
+
+/// A call whose outcome is decided and now stored together with its effect.
+pub struct Outcome<'a> {
+    /// Which call.
+    pub key: &'a Key,
+    /// The encoded answer, or the definite refusal.
+    pub decided: Result<&'a [u8], &'a Status>,
+}
+
+/// Stores the outcomes of several calls in the transaction of their effects; for each whether its key was free. For one that was not,
+/// the caller must not let the effect happen, and asks [`find`] after the commit. Waits for twins under way elsewhere, in the order of the
+/// keys. Errors: [`Fault::InProgress`] when one does not end within the lock timeout.
+pub async fn record_all(tx: &mut PgConnection, outcomes: &[Outcome<'_>]) -> Result<Vec<bool>, Fault> {
+    // of twins in one batch the first may have the key
+    let mut seen = HashSet::with_capacity(outcomes.len());
+    let first: Vec<&Outcome<'_>> = outcomes.iter().filter(|o| seen.insert(o.key.name())).collect();
+    let insert = "insert into idempotency (subject, method, key, fingerprint, code, response, message, http_code)
+                  select o.subject, o.method, o.key, o.fingerprint, o.code, o.response, o.message, o.http_code
+                  from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::int[], $6::bytea[], $7::text[], $8::text[])
+                       as o (subject, method, key, fingerprint, code, response, message, http_code)
+                  order by o.subject, o.method, o.key
+                  on conflict do nothing returning subject, method, key";
+    let text = |f: fn(&Key) -> &str| first.iter().map(|o| f(o.key)).collect::<Vec<_>>();
+    let http = |s: &'_ Status| s.metadata().get(HTTP_CODE).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let inserted = sqlx::query_as::<_, (String, String, String)>(insert)
+        .bind(text(Key::subject))
+        .bind(text(|key| key.method))
+        .bind(text(Key::key))
+        .bind(first.iter().map(|o| &o.key.fingerprint[..]).collect::<Vec<_>>())
+        .bind(first.iter().map(|o| o.decided.err().map_or(Grpc::Ok, Status::code) as i32).collect::<Vec<_>>())
+        .bind(first.iter().map(|o| o.decided.unwrap_or_else(Status::details)).collect::<Vec<_>>())
+        .bind(first.iter().map(|o| o.decided.err().map(Status::message)).collect::<Vec<_>>())
+        .bind(first.iter().map(|o| o.decided.err().and_then(http)).collect::<Vec<_>>())
+        .fetch_all(tx)
+        .await;
+    let rows = match inserted {
+        Ok(rows) => rows,
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => return Err(Fault::InProgress),
+        Err(error) => return Err(error.into()),
+    };
+    let mut free: HashSet<(&str, &str, &str)> = rows.iter().map(|(s, m, k)| (s.as_str(), m.as_str(), k.as_str())).collect();
+    Ok(outcomes.iter().map(|o| free.remove(&o.key.name())).collect())
 }
 
 /// The stored outcome of a key, to be looked for before anything expensive is done. Errors: [`Fault::IdempotencyKeyReused`].

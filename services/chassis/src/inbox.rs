@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::error::Fault;
@@ -50,6 +51,20 @@ pub struct Received {
 }
 
 impl Received {
+    /// A span that continues the event's trace.
+    pub(crate) fn span(&self) -> tracing::Span {
+        let span = tracing::info_span!("consume", kind = self.kind, aggregate = %self.aggregate, sequence = self.sequence);
+        if let Some(traceparent) = &self.traceparent {
+            crate::telemetry::set_parent(&span, traceparent);
+        }
+        span
+    }
+
+    /// Runs something in the event's trace, such as making the events that follow from it.
+    pub fn in_trace<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.span().in_scope(f)
+    }
+
     /// The message. Errors: [`Fault::Internal`] when the payload is not such a message.
     pub fn decode<M: prost::Message + Default>(&self) -> Result<M, Fault> {
         M::decode(self.payload.clone()).map_err(|error| Fault::Internal(format!("event {} of kind {}: {error}", self.event_id, self.kind)))
@@ -65,6 +80,16 @@ pub trait Handler: Send + Sync + 'static {
     /// Applies the event inside the runner's transaction: rows, outbox rows and work items only; never a call to anybody. It may run
     /// again after a rollback.
     async fn handle(&self, tx: &mut PgConnection, event: &Received) -> Result<(), Fault>;
+
+    /// Applies the events of one transaction, in order; one aggregate may have several. The default takes them one by one; a handler on
+    /// a busy path overrides it to do the same with a few statements for all. What it makes for an event belongs into
+    /// [`Received::in_trace`].
+    async fn handle_all(&self, tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fault> {
+        for event in events {
+            self.handle(tx, event).instrument(event.span()).await?;
+        }
+        Ok(())
+    }
 
     /// After the commit of a batch, with the events that were handled; drop cache entries here. Must not fail.
     fn committed(&self, _events: &[Received]) {}

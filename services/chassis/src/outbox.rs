@@ -26,11 +26,12 @@ pub struct Event {
     sequence: i64,
     payload: Vec<u8>,
     headers: Option<serde_json::Value>,
+    traceparent: Option<String>,
 }
 
 impl Event {
     /// `topic` without prefix, `kind` such as `order.created`. The sequence counts the events of this aggregate in this topic: 1, 2, 3
-    /// and so on without a gap; consumers wait for a missing one.
+    /// and so on without a gap; consumers wait for a missing one. The event belongs to the trace in which it is made.
     pub fn new(topic: &'static str, kind: &'static str, aggregate: Uuid, sequence: i64, payload: &impl prost::Message) -> Event {
         Event::from_bytes(topic, kind, aggregate, sequence, payload.encode_to_vec())
     }
@@ -38,7 +39,8 @@ impl Event {
     /// The same with a payload that is encoded already.
     pub fn from_bytes(topic: &'static str, kind: &'static str, aggregate: Uuid, sequence: i64, payload: Vec<u8>) -> Event {
         let (topic, kind) = (topic.to_owned(), kind.to_owned());
-        Event { id: Uuid::now_v7(), topic, kind, aggregate, sequence, payload, headers: None }
+        let traceparent = crate::telemetry::traceparent();
+        Event { id: Uuid::now_v7(), topic, kind, aggregate, sequence, payload, headers: None, traceparent }
     }
 
     /// The event's id, the same at every delivery.
@@ -49,7 +51,8 @@ impl Event {
     /// A copy of an event for the dead letters of its topic.
     pub(crate) fn dead_letter(topic: String, kind: String, payload: Vec<u8>, headers: serde_json::Value) -> Event {
         let id = Uuid::now_v7();
-        Event { id, topic, kind, aggregate: id, sequence: 1, payload, headers: Some(headers) }
+        let traceparent = crate::telemetry::traceparent();
+        Event { id, topic, kind, aggregate: id, sequence: 1, payload, headers: Some(headers), traceparent }
     }
 }
 
@@ -65,11 +68,11 @@ pub async fn append(tx: &mut PgConnection, events: &[Event]) -> Result<(), Fault
     if events.is_empty() {
         return Ok(());
     }
-    let traceparent = crate::telemetry::traceparent();
     let insert = "insert into outbox (shard, event_id, topic, kind, aggregate, sequence, traceparent, headers, payload)
-                  select e.shard, e.event_id, e.topic, e.kind, e.aggregate, e.sequence, $8, e.headers, e.payload
-                  from unnest($1::smallint[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::bytea[], $9::jsonb[])
-                       with ordinality as e (shard, event_id, topic, kind, aggregate, sequence, payload, headers, nth)
+                  select e.shard, e.event_id, e.topic, e.kind, e.aggregate, e.sequence, e.traceparent, e.headers, e.payload
+                  from unnest($1::smallint[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::bytea[], $8::text[],
+                              $9::jsonb[])
+                       with ordinality as e (shard, event_id, topic, kind, aggregate, sequence, payload, traceparent, headers, nth)
                   order by e.nth";
     sqlx::query(insert)
         .bind(events.iter().map(|e| shard(e.aggregate)).collect::<Vec<_>>())
@@ -79,7 +82,7 @@ pub async fn append(tx: &mut PgConnection, events: &[Event]) -> Result<(), Fault
         .bind(events.iter().map(|e| e.aggregate).collect::<Vec<_>>())
         .bind(events.iter().map(|e| e.sequence).collect::<Vec<_>>())
         .bind(events.iter().map(|e| e.payload.as_slice()).collect::<Vec<_>>())
-        .bind(traceparent)
+        .bind(events.iter().map(|e| e.traceparent.as_deref()).collect::<Vec<_>>())
         .bind(events.iter().map(|e| e.headers.as_ref().map(Json)).collect::<Vec<_>>())
         .execute(tx)
         .await?;

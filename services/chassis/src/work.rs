@@ -96,6 +96,52 @@ pub async fn enqueue(tx: &mut PgConnection, kind: &'static str, subject: Uuid, d
     Ok(())
 }
 
+/// Asks for several steps in one statement, each due at once, see [`enqueue`]. A (kind, subject) may appear once.
+pub async fn enqueue_all(tx: &mut PgConnection, steps: &[(&'static str, Uuid)]) -> Result<(), Fault> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let insert = "insert into work as w (kind, subject, due_at)
+                  select s.kind, s.subject, clock_timestamp() from unnest($1::text[], $2::uuid[]) as s (kind, subject) order by 1, 2
+                  on conflict (kind, subject) do update set due_at = least(w.due_at, excluded.due_at), requested = w.requested + 1";
+    let (kinds, subjects): (Vec<&str>, Vec<Uuid>) = steps.iter().copied().unzip();
+    sqlx::query(insert).bind(kinds).bind(subjects).execute(tx).await?;
+    hint_work();
+    Ok(())
+}
+
+/// Ends several items in the transaction of their effects; for each whether its lease was still ours. An item that was asked for again
+/// in the meantime is run again.
+pub async fn finish_all(tx: &mut PgConnection, items: &[&Item]) -> Result<Vec<bool>, Fault> {
+    let (mut kinds, mut subjects, mut epochs, mut requested) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for item in items {
+        kinds.push(item.kind.as_str());
+        subjects.push(item.subject);
+        epochs.push(item.epoch);
+        requested.push(item.requested);
+    }
+    let end = "with mine as (
+                   select w.kind, w.subject, i.nth, w.requested = i.requested as done
+                   from unnest($1::text[], $2::uuid[], $3::bigint[], $4::bigint[]) with ordinality as i (kind, subject, epoch, requested, nth)
+                   join work w on w.kind = i.kind and w.subject = i.subject and w.epoch = i.epoch and w.lease_until is not null
+                   order by w.kind, w.subject for update of w),
+               ended as (delete from work w using mine where mine.done and w.kind = mine.kind and w.subject = mine.subject),
+               again as (update work w set lease_until = null, attempt = 0, first_at = clock_timestamp(), last_error = null
+                         from mine where not mine.done and w.kind = mine.kind and w.subject = mine.subject)
+               select nth, done from mine";
+    let rows: Vec<(i64, bool)> = sqlx::query_as(end).bind(kinds).bind(subjects).bind(epochs).bind(requested).fetch_all(tx).await?;
+    let mut held = vec![false; items.len()];
+    for (nth, done) in rows {
+        if let Some(slot) = usize::try_from(nth - 1).ok().and_then(|i| held.get_mut(i)) {
+            *slot = true;
+        }
+        if !done {
+            hint_work();
+        }
+    }
+    Ok(held)
+}
+
 /// Ends the item in the transaction of its effect. False when the lease is no longer ours: the caller must roll back, with [`lost`].
 pub async fn finish(tx: &mut PgConnection, item: &Item) -> Result<bool, Fault> {
     let lock = "select requested from work where kind = $1 and subject = $2 and epoch = $3 and lease_until is not null for update";

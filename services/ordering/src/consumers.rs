@@ -1,10 +1,9 @@
 //! What ordering hears from payment.
 
 use crate::app::App;
-use crate::app::advance::{Advanced, advance};
+use crate::app::advance::{Advanced, Told, advance_all};
 use crate::domain::Command;
 use async_trait::async_trait;
-use mercato_chassis::call::Scope;
 use mercato_chassis::error::Fault;
 use mercato_chassis::inbox::{Handler, Received};
 use mercato_contracts::mercato::payment::v1 as payment;
@@ -30,11 +29,21 @@ impl Handler for Payments {
     }
 
     async fn handle(&self, tx: &mut PgConnection, event: &Received) -> Result<(), Fault> {
-        let Some(command) = command(event)? else { return Ok(()) };
-        match advance(tx, event.aggregate, Scope::All, command).await? {
-            Advanced::Missing => Err(Fault::Internal(format!("payment speaks of the unknown order `{}`", event.aggregate))),
-            Advanced::Refused(_) | Advanced::Now(_) => Ok(()),
+        self.handle_all(tx, &[event]).await
+    }
+
+    async fn handle_all(&self, tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fault> {
+        let mut told = Vec::with_capacity(events.len());
+        for event in events {
+            told.extend(command(event)?.map(|command| Told { id: event.aggregate, command, cause: Some(event) }));
         }
+        let ids: Vec<Uuid> = told.iter().map(|t| t.id).collect();
+        for (id, advanced) in ids.iter().zip(advance_all(tx, told).await?) {
+            if matches!(advanced, Advanced::Missing) {
+                return Err(Fault::Internal(format!("payment speaks of the unknown order `{id}`")));
+            }
+        }
+        Ok(())
     }
 
     fn committed(&self, events: &[Received]) {

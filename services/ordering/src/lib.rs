@@ -57,6 +57,8 @@ impl Prepared for Ready {
             catalog: ctx.peers.get("catalog"),
             inventory: ctx.peers.get("inventory"),
             payment: ctx.peers.get("payment"),
+            placing: app::place::entrance(&ctx.db(), &ctx.tasks),
+            settling: app::check::entrance(&ctx.db(), &hub, &ctx.tasks),
             wake: ctx.wake.clone(),
             hub: hub.clone(),
         };

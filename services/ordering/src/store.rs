@@ -21,22 +21,27 @@ pub struct StoredEvent {
     pub at: OffsetDateTime,
 }
 
-/// Writes a new order with its first event. `orders_pkey` is violated when it exists.
-pub async fn insert(tx: &mut PgConnection, order: &Order, event: &StoredEvent) -> Result<(), Fault> {
-    let snapshot = order_to_proto(order).encode_to_vec();
+/// Writes new orders, each with its first event. `orders_pkey` is violated when one exists.
+pub async fn insert_all(tx: &mut PgConnection, new: &[(&Order, &StoredEvent)]) -> Result<(), Fault> {
+    let each = |f: fn(&Order) -> Uuid| new.iter().map(|(o, _)| f(o)).collect::<Vec<_>>();
+    let snapshots: Vec<Vec<u8>> = new.iter().map(|(o, _)| order_to_proto(o).encode_to_vec()).collect();
+    let at: Vec<OffsetDateTime> = new.iter().map(|(o, _)| o.created_at).collect();
+    let kinds: Vec<String> = new.iter().map(|(_, e)| e.kind.clone()).collect();
+    let payloads: Vec<Vec<u8>> = new.iter().map(|(_, e)| e.payload.clone()).collect();
     sqlx::query!(
-        "with o as (
+        "with n as (
+           select * from unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::timestamptz[], $5::text[], $6::bytea[])
+             as n (id, customer_id, snapshot, at, kind, payload)),
+         o as (
            insert into orders (id, customer_id, status, payment_status, open, stock_held, version, snapshot, created_at, updated_at)
-           values ($1, $2, $3, $4, true, true, 1, $5, $6, $6))
-         insert into order_event (order_id, version, kind, payload, at) values ($1, 1, $7, $8, $6)",
-        order.placed.id,
-        order.placed.customer_id,
-        order.status as i16,
-        order.payment_status as i16,
-        snapshot,
-        order.created_at,
-        event.kind,
-        event.payload,
+           select id, customer_id, 1, 1, true, true, 1, snapshot, at, at from n)
+         insert into order_event (order_id, version, kind, payload, at) select id, 1, kind, payload, at from n",
+        &each(|o| o.placed.id),
+        &each(|o| o.placed.customer_id),
+        &snapshots,
+        &at,
+        &kinds,
+        &payloads,
     )
     .execute(tx)
     .await?;
@@ -45,49 +50,70 @@ pub async fn insert(tx: &mut PgConnection, order: &Order, event: &StoredEvent) -
 
 /// The order, locked until the end of the transaction.
 pub async fn load_for_update(tx: &mut PgConnection, id: Uuid, scope: Scope) -> Result<Option<Order>, Fault> {
-    let row = sqlx::query!(
-        "select snapshot, stock_held, payment_id from orders where id = $1 and ($2::uuid is null or customer_id = $2) for update",
-        id,
-        scope.owner(),
-    )
-    .fetch_optional(tx)
-    .await?;
-    row.map(|r| order_from_proto(&snapshot(&r.snapshot)?, r.stock_held, r.payment_id)).transpose()
+    let mut found = load_all_for_update(tx, &[id]).await?;
+    Ok(found.pop().filter(|order| scope.owner().is_none_or(|owner| owner == order.placed.customer_id)))
 }
 
-/// Writes the order at its new version with the events that led there. The caller holds the row's lock.
-pub async fn save(tx: &mut PgConnection, before: i64, order: &Order, events: &[StoredEvent]) -> Result<(), Fault> {
-    let snapshot = order_to_proto(order).encode_to_vec();
-    let versions: Vec<i64> = events.iter().map(|e| e.version).collect();
-    let kinds: Vec<String> = events.iter().map(|e| e.kind.clone()).collect();
-    let payloads: Vec<Vec<u8>> = events.iter().map(|e| e.payload.clone()).collect();
-    let done = sqlx::query!(
-        "with o as (
-           update orders set status = $3, payment_status = $4, open = $5, stock_held = $6, payment_id = $7, version = $8, snapshot = $9,
-             updated_at = $10, check_at = now() + interval '20 seconds', checks = 0, last_error = ''
-           where id = $1 and version = $2 returning id)
+/// Orders, whoever owns them, locked until the end of the transaction; in the order of their ids, so that two transactions cannot wait for
+/// each other in a circle.
+pub async fn load_all_for_update(tx: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Order>, Fault> {
+    let rows = sqlx::query!("select snapshot, stock_held, payment_id from orders where id = any($1) order by id for update", ids)
+        .fetch_all(tx)
+        .await?;
+    rows.into_iter().map(|r| order_from_proto(&snapshot(&r.snapshot)?, r.stock_held, r.payment_id)).collect()
+}
+
+/// An order that changed: its version before, the order as it is now, and the events that led there.
+pub struct Changed {
+    /// The version the change was decided on.
+    pub before: i64,
+    /// The order as it is now.
+    pub order: Order,
+    /// What happened.
+    pub events: Vec<StoredEvent>,
+}
+
+/// Writes orders at their new versions with the events that led there. The caller holds the rows' locks.
+pub async fn save_all(tx: &mut PgConnection, changed: &[&Changed]) -> Result<(), Fault> {
+    let orders = || changed.iter().map(|c| &c.order);
+    let snapshots: Vec<Vec<u8>> = orders().map(|o| order_to_proto(o).encode_to_vec()).collect();
+    let events = || changed.iter().flat_map(|c| c.events.iter().map(move |e| (c.order.placed.id, e)));
+    let written = sqlx::query!(
+        "with c as (
+           select * from unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::smallint[], $5::boolean[], $6::boolean[], $7::text[], $8::bigint[],
+                                $9::bytea[], $10::timestamptz[])
+             as c (id, before, status, payment_status, open, stock_held, payment_id, version, snapshot, updated_at)),
+         o as (
+           update orders set status = c.status, payment_status = c.payment_status, open = c.open, stock_held = c.stock_held,
+             payment_id = c.payment_id, version = c.version, snapshot = c.snapshot, updated_at = c.updated_at,
+             check_at = now() + interval '20 seconds', checks = 0, last_error = ''
+           from c where orders.id = c.id and orders.version = c.before returning orders.id)
          insert into order_event (order_id, version, kind, payload, at)
-         select o.id, e.version, e.kind, e.payload, $10 from o, unnest($11::bigint[], $12::text[], $13::bytea[]) as e(version, kind, payload)",
-        order.placed.id,
-        before,
-        order.status as i16,
-        order.payment_status as i16,
-        order.open(),
-        order.stock_held,
-        order.payment_id,
-        order.version,
-        snapshot,
-        order.updated_at,
-        &versions,
-        &kinds,
-        &payloads,
+         select o.id, e.version, e.kind, e.payload, e.at
+         from unnest($11::uuid[], $12::bigint[], $13::text[], $14::bytea[], $15::timestamptz[]) as e (order_id, version, kind, payload, at)
+         join o on o.id = e.order_id",
+        &orders().map(|o| o.placed.id).collect::<Vec<_>>(),
+        &changed.iter().map(|c| c.before).collect::<Vec<_>>(),
+        &orders().map(|o| o.status as i16).collect::<Vec<_>>(),
+        &orders().map(|o| o.payment_status as i16).collect::<Vec<_>>(),
+        &orders().map(Order::open).collect::<Vec<_>>(),
+        &orders().map(|o| o.stock_held).collect::<Vec<_>>(),
+        &orders().map(|o| o.payment_id.clone()).collect::<Vec<_>>(),
+        &orders().map(|o| o.version).collect::<Vec<_>>(),
+        &snapshots,
+        &orders().map(|o| o.updated_at).collect::<Vec<_>>(),
+        &events().map(|(id, _)| id).collect::<Vec<_>>(),
+        &events().map(|(_, e)| e.version).collect::<Vec<_>>(),
+        &events().map(|(_, e)| e.kind.clone()).collect::<Vec<_>>(),
+        &events().map(|(_, e)| e.payload.clone()).collect::<Vec<_>>(),
+        &events().map(|(_, e)| e.at).collect::<Vec<_>>(),
     )
     .execute(tx)
     .await?;
-    if usize::try_from(done.rows_affected()).ok() == Some(events.len()) {
+    if usize::try_from(written.rows_affected()).ok() == Some(events().count()) {
         return Ok(());
     }
-    Err(Fault::Internal(format!("order `{}` changed under its own lock", order.placed.id)))
+    Err(Fault::Internal("an order changed under its own lock".to_owned()))
 }
 
 fn snapshot(bytes: &[u8]) -> Result<proto::Order, Fault> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::park::{bury_broken, park};
@@ -132,6 +131,7 @@ impl Applier {
         let mut waiting = parked_keys(tx, self.consumer, events).await?;
         let mut last = sequences(tx, self.consumer, events).await?;
         let mut advanced: HashSet<AggregateKey> = HashSet::new();
+        let mut runnable: Vec<&Received> = Vec::new();
         for (nth, event) in events.iter().enumerate() {
             let key = (event.topic.clone(), event.aggregate);
             let before = last.get(&key).copied().unwrap_or(0);
@@ -148,7 +148,7 @@ impl Applier {
                 report.gaps += 1;
             } else {
                 if self.handler.wants(&event.kind) {
-                    handle(&*self.handler, self.consumer, tx, event).await?;
+                    runnable.push(event);
                     report.applied.push(nth);
                 } else {
                     report.ignored += 1;
@@ -156,6 +156,9 @@ impl Applier {
                 last.insert(key.clone(), event.sequence);
                 advanced.insert(key);
             }
+        }
+        if !runnable.is_empty() {
+            self.handler.handle_all(tx, &runnable).await?;
         }
         advance(tx, self.consumer, advanced.into_iter().map(|key| (last[&key], key))).await?;
         Ok(report)
@@ -249,15 +252,6 @@ pub(super) fn describe(fault: &Fault) -> String {
         Some(cause) => format!("{}: {fault}: {cause}", fault.reason()),
         None => format!("{}: {fault}", fault.reason()),
     }
-}
-
-/// Calls the handler in a span that continues the event's trace.
-pub(super) async fn handle(handler: &dyn Handler, consumer: &'static str, tx: &mut PgConnection, event: &Received) -> Result<(), Fault> {
-    let span = tracing::info_span!("consume", consumer, kind = event.kind, aggregate = %event.aggregate, sequence = event.sequence);
-    if let Some(traceparent) = &event.traceparent {
-        crate::telemetry::set_parent(&span, traceparent);
-    }
-    handler.handle(tx, event).instrument(span).await
 }
 
 /// Remembers the events; returns the ids that are new.

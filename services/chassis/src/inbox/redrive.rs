@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row as _};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::apply::{BUDGET, advance, describe, handle, is_infrastructure};
+use super::apply::{BUDGET, advance, describe, is_infrastructure};
 use super::park::bury;
 use super::{Consumer, Received};
 use crate::backoff;
@@ -147,7 +147,7 @@ async fn step(tx: &mut PgConnection, consumer: &Consumer, topic: &str, aggregate
     let needed = event.sequence == last + 1;
     let wanted = needed && consumer.handler.wants(&event.kind);
     if wanted {
-        handle(&*consumer.handler, consumer.name, &mut *tx, &event).await?;
+        consumer.handler.handle_all(&mut *tx, &[&event]).await?;
     }
     if needed {
         advance(&mut *tx, consumer.name, std::iter::once((event.sequence, (topic.to_owned(), aggregate)))).await?;

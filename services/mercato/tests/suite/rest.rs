@@ -76,7 +76,7 @@ impl Door for Rest {
     }
 }
 
-/// Reads a refusal. Envoy prints the map of an `ErrorInfo` as a list of pairs.
+/// Reads a refusal.
 pub fn refused(http: u16, bytes: &[u8]) -> Refused {
     let text = || String::from_utf8_lossy(bytes).into_owned();
     let body: Value = serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("HTTP {http} without JSON ({error}): {}", text()));
@@ -87,12 +87,12 @@ pub fn refused(http: u16, bytes: &[u8]) -> Refused {
     };
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let info = detail(".ErrorInfo");
-    let pairs = info["metadata"].as_array().into_iter().flatten();
+    let metadata = info["metadata"].as_object().into_iter().flatten().map(|(name, value)| (name.clone(), word(value))).collect();
     let violations = detail(".BadRequest");
     Refused {
         code: Code::from_i32(i32::try_from(code).expect("a code")),
         reason: word(&info["reason"]),
-        metadata: pairs.map(|pair| (word(&pair["key"]), word(&pair["value"]))).collect(),
+        metadata,
         fields: violations["fieldViolations"].as_array().into_iter().flatten().map(|v| word(&v["field"])).collect(),
         message: word(&body["message"]),
         http: Some(http),

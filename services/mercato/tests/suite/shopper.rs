@@ -176,8 +176,8 @@ pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
-/// A field that is a 64-bit number, which JSON callers get as text.
+/// A field that is a whole number; JSON callers get one of 64 bits as text.
 #[track_caller]
 pub fn number(value: &Value) -> i64 {
-    text(value).parse().expect("a number")
+    value.as_i64().unwrap_or_else(|| text(value).parse().expect("a number"))
 }

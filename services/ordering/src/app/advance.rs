@@ -1,15 +1,18 @@
-//! One command to one order, inside the transaction of whoever brings it: consumer, worker or customer.
+//! Commands to orders, inside the transaction of whoever brings them: consumer, worker or customer. Many at once cost as many statements
+//! as one.
 
 use crate::clock::now;
 use crate::domain::{Command, Event, Order, Refused, decide};
 use crate::events::{TOPIC, kind, payload};
-use crate::store::{self, StoredEvent};
+use crate::store::{self, Changed, StoredEvent};
+use mercato_chassis::inbox::Received;
 use mercato_chassis::{call::Scope, error::Fault, outbox, work};
 use sqlx::PgConnection;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
 /// What became of a command.
+#[derive(Debug, Clone)]
 pub enum Advanced {
     /// The caller has no such order.
     Missing,
@@ -19,47 +22,85 @@ pub enum Advanced {
     Now(Box<Order>),
 }
 
-/// Applies a command: loads and locks, decides, stores, publishes, and makes the next step due, all in `tx`.
+/// A command on its way to an order.
+pub struct Told<'a> {
+    /// Which order.
+    pub id: Uuid,
+    /// What is wanted of it, or told it.
+    pub command: Command,
+    /// The event that brought it; what follows belongs to its trace.
+    pub cause: Option<&'a Received>,
+}
+
+/// Applies one command of somebody who may see `scope` only.
 pub async fn advance(tx: &mut PgConnection, id: Uuid, scope: Scope, command: Command) -> Result<Advanced, Fault> {
-    let Some(mut order) = store::load_for_update(tx, id, scope).await? else { return Ok(Advanced::Missing) };
-    let events = match decide(&order, command) {
-        Ok(events) => events,
-        Err(Refused) => return Ok(Advanced::Refused(Box::new(order))),
-    };
-    if events.is_empty() {
-        return Ok(Advanced::Now(Box::new(order)));
+    if let Some(owner) = scope.owner() {
+        let visible = store::load_for_update(tx, id, scope).await?.is_some_and(|order| order.placed.customer_id == owner);
+        if !visible {
+            return Ok(Advanced::Missing);
+        }
     }
-    let before = order.version;
-    let at = now().max(order.updated_at);
-    let mut stored = Vec::with_capacity(events.len());
-    for event in &events {
-        order.apply(event, at);
-        stored.push(StoredEvent { version: order.version, kind: kind(event).to_owned(), payload: payload(event, &order), at });
-    }
-    store::save(tx, before, &order, &stored).await?;
-    publish(tx, &order, &events, &stored).await?;
-    next_steps(tx, &order, &events).await?;
-    Ok(Advanced::Now(Box::new(order)))
+    let mut all = advance_all(tx, vec![Told { id, command, cause: None }]).await?;
+    Ok(all.pop().unwrap_or(Advanced::Missing))
 }
 
-/// Puts events into the outbox as they were stored.
-pub async fn publish(tx: &mut PgConnection, order: &Order, events: &[Event], stored: &[StoredEvent]) -> Result<(), Fault> {
-    let outgoing: Vec<outbox::Event> = events
-        .iter()
-        .zip(stored)
-        .map(|(event, row)| outbox::Event::from_bytes(TOPIC, kind(event), order.placed.id, row.version, row.payload.clone()))
-        .collect();
-    outbox::append(tx, &outgoing).await
-}
-
-async fn next_steps(tx: &mut PgConnection, order: &Order, events: &[Event]) -> Result<(), Fault> {
-    for event in events {
-        let step = match event {
-            Event::PaymentAuthorized { .. } => "commit",
-            Event::Cancelled { .. } if order.stock_held => "release",
-            _ => continue,
+/// Applies commands in their order: loads and locks, decides, stores, publishes, and makes the next steps due, all in `tx`.
+pub async fn advance_all(tx: &mut PgConnection, told: Vec<Told<'_>>) -> Result<Vec<Advanced>, Fault> {
+    let ids: Vec<Uuid> = told.iter().map(|t| t.id).collect::<HashSet<_>>().into_iter().collect();
+    let loaded = store::load_all_for_update(tx, &ids).await?;
+    let mut orders: BTreeMap<Uuid, Changed> =
+        loaded.into_iter().map(|order| (order.placed.id, Changed { before: order.version, order, events: vec![] })).collect();
+    let (mut outgoing, mut steps) = (Vec::new(), Vec::new());
+    let mut results = Vec::with_capacity(told.len());
+    for Told { id, command, cause } in told {
+        let Some(changed) = orders.get_mut(&id) else {
+            results.push(Advanced::Missing);
+            continue;
         };
-        work::enqueue(tx, step, order.placed.id, Duration::ZERO).await?;
+        match decide(&changed.order, command) {
+            Err(Refused) => results.push(Advanced::Refused(Box::new(changed.order.clone()))),
+            Ok(events) => {
+                for event in &events {
+                    outgoing.push(happen(changed, event, cause));
+                    steps.extend(next_step(&changed.order, event).map(|step| (step, id)));
+                }
+                results.push(Advanced::Now(Box::new(changed.order.clone())));
+            }
+        }
     }
-    Ok(())
+    let changed: Vec<&Changed> = orders.values().filter(|c| !c.events.is_empty()).collect();
+    if !changed.is_empty() {
+        store::save_all(tx, &changed).await?;
+        outbox::append(tx, &outgoing).await?;
+        steps.sort_unstable();
+        steps.dedup();
+        work::enqueue_all(tx, &steps).await?;
+    }
+    Ok(results)
+}
+
+/// One event happens to an order; what is stored and what is published are the same bytes.
+fn happen(changed: &mut Changed, event: &Event, cause: Option<&Received>) -> outbox::Event {
+    let at = now().max(changed.order.updated_at);
+    changed.order.apply(event, at);
+    let stored = StoredEvent { version: changed.order.version, kind: kind(event).to_owned(), payload: payload(event, &changed.order), at };
+    let published = match cause {
+        Some(cause) => cause.in_trace(|| published(&changed.order, event, &stored)),
+        None => published(&changed.order, event, &stored),
+    };
+    changed.events.push(stored);
+    published
+}
+
+/// An event as it goes out, in the current trace.
+pub fn published(order: &Order, event: &Event, stored: &StoredEvent) -> outbox::Event {
+    outbox::Event::from_bytes(TOPIC, kind(event), order.placed.id, stored.version, stored.payload.clone())
+}
+
+fn next_step(order: &Order, event: &Event) -> Option<&'static str> {
+    match event {
+        Event::PaymentAuthorized { .. } => Some("commit"),
+        Event::Cancelled { .. } if order.stock_held => Some("release"),
+        _ => None,
+    }
 }

@@ -1,12 +1,17 @@
 //! Steps of the saga that call neighbours: committing and releasing stock, and looking up a payment whose event is late.
 
 use super::App;
-use super::advance::{Advanced, advance};
+use super::advance::{Advanced, Told, advance, advance_all};
 use crate::domain::{Command, Order, Status};
 use crate::store;
+use crate::watch::Hub;
+use futures_util::future::BoxFuture;
+use mercato_chassis::batch::{Batcher, together};
 use mercato_chassis::call::Scope;
 use mercato_chassis::error::{Fault, Refusal};
 use mercato_chassis::grpc::client::peer_fault;
+use mercato_chassis::pg::Db;
+use mercato_chassis::tasks::Tasks;
 use mercato_chassis::work::{self, Item};
 use mercato_contracts::mercato::inventory::v1::{
     CommitReservationRequest, ReleaseReservationRequest, reservation_service_client::ReservationServiceClient,
@@ -14,8 +19,13 @@ use mercato_contracts::mercato::inventory::v1::{
 use mercato_contracts::mercato::payment::v1::{
     GetOrderPaymentRequest, Payment, payment, payment_lookup_service_client::PaymentLookupServiceClient,
 };
+use sqlx::PgConnection;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
+
+/// The time one transaction of steps may take.
+const BUDGET: Duration = Duration::from_secs(2);
 
 /// Makes the hold on the stock permanent: the pivot, after which the order can only go forward.
 pub async fn commit_stock(app: &App, item: &Item) -> Result<(), Fault> {
@@ -40,30 +50,50 @@ pub async fn release_stock(app: &App, item: &Item) -> Result<(), Fault> {
     settle(app, item, Command::StockReleased).await
 }
 
-/// Applies what the step found out and ends the step, in one transaction.
-async fn settle(app: &App, item: &Item, command: Command) -> Result<(), Fault> {
-    let step = item.clone();
-    let order = app
-        .db
-        .uow_within(Duration::from_secs(2), move |tx| {
-            let (command, step) = (command.clone(), step.clone());
-            Box::pin(async move {
-                let advanced = advance(tx, step.subject, Scope::All, command).await?;
-                if !work::finish(tx, &step).await? {
-                    return Err(work::lost());
-                }
-                Ok(advanced)
-            })
-        })
-        .await?;
-    tell(app, order);
-    Ok(())
+/// What a step found out, on its way into the store.
+pub struct Found {
+    item: Item,
+    command: Command,
 }
 
-fn tell(app: &App, advanced: Advanced) {
-    app.wake.now();
+/// The entrance to the loop that ends steps: what comes while one transaction commits goes into the next one together.
+pub type Entrance = Batcher<Arc<Found>, Result<bool, Fault>>;
+
+/// Starts the loop.
+pub fn entrance(db: &Db, hub: &Arc<Hub>, tasks: &Tasks) -> Entrance {
+    let (db, hub) = (db.clone(), hub.clone());
+    Batcher::spawn(tasks, "order steps", 1024, 128, move |batch| {
+        let (db, hub) = (db.clone(), hub.clone());
+        Box::pin(together(batch, move |part| {
+            let (db, hub) = (db.clone(), hub.clone());
+            Box::pin(async move {
+                let done = db.uow_within(BUDGET, move |tx| end(tx, part.clone())).await?;
+                done.iter().flatten().for_each(|advanced| tell(&hub, advanced));
+                Ok(done.iter().map(Option::is_some).collect())
+            })
+        }))
+    })
+}
+
+/// Applies what the steps found out and ends them, in one transaction; nothing for a step that somebody else has by now.
+fn end(tx: &mut PgConnection, batch: Vec<Arc<Found>>) -> BoxFuture<'_, Result<Vec<Option<Advanced>>, Fault>> {
+    Box::pin(async move {
+        let held = work::finish_all(tx, &batch.iter().map(|f| &f.item).collect::<Vec<_>>()).await?;
+        let ours = batch.iter().zip(&held).filter(|(_, held)| **held);
+        let told = ours.map(|(f, _)| Told { id: f.item.subject, command: f.command.clone(), cause: None }).collect();
+        let mut advanced = advance_all(tx, told).await?.into_iter();
+        Ok(held.iter().map(|held| if *held { advanced.next() } else { None }).collect())
+    })
+}
+
+async fn settle(app: &App, item: &Item, command: Command) -> Result<(), Fault> {
+    let ours = app.settling.submit(Arc::new(Found { item: item.clone(), command })).await??;
+    if ours { Ok(()) } else { Err(work::lost()) }
+}
+
+fn tell(hub: &Hub, advanced: &Advanced) {
     if let Advanced::Now(order) | Advanced::Refused(order) = advanced {
-        app.hub.publish(&order);
+        hub.publish(order);
     }
 }
 
@@ -77,7 +107,7 @@ pub async fn check(app: &App, item: &Item) -> Result<(), Fault> {
     let step = item.clone();
     let advanced = app
         .db
-        .uow_within(Duration::from_secs(2), move |tx| {
+        .uow_within(BUDGET, move |tx| {
             let (known, step) = (known.clone(), step.clone());
             Box::pin(async move {
                 let mut last = None;
@@ -97,7 +127,7 @@ pub async fn check(app: &App, item: &Item) -> Result<(), Fault> {
         })
         .await?;
     if let Some(advanced) = advanced {
-        tell(app, advanced);
+        tell(&app.hub, &advanced);
     }
     Ok(())
 }

@@ -19,6 +19,10 @@ pub struct App {
     pub inventory: Peer,
     /// What became of payments, when their events are late.
     pub payment: Peer,
+    /// Writes orders, many at once.
+    pub placing: place::Entrance,
+    /// Ends steps, many at once.
+    pub settling: check::Entrance,
     /// Nudges the workers after a commit.
     pub wake: Wake,
     /// Tells watchers.

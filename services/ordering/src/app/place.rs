@@ -1,6 +1,7 @@
 //! Placing an order: price, hold, write. What is refused leaves nothing behind; what is acknowledged is never lost.
 
 use super::App;
+use super::advance::published;
 use crate::clock::now;
 use crate::convert::{address_from_proto, money_from_proto, order_to_proto};
 use crate::domain::pricing::{self, Offer, Wanted};
@@ -8,18 +9,30 @@ use crate::domain::{Event, Order, Placed};
 use crate::error::{Error, Placement};
 use crate::events::{kind, payload};
 use crate::store::{self, StoredEvent};
-use mercato_chassis::error::{Fault, Refusal};
+use futures_util::future::BoxFuture;
+use mercato_chassis::batch::{Batcher, together};
+use mercato_chassis::error::{Fault, Refusal, status};
 use mercato_chassis::grpc::client::peer_fault;
-use mercato_chassis::idempotency::{self, Answer, Key};
+use mercato_chassis::idempotency::{self, Answer, Key, Outcome};
 use mercato_chassis::money::Money;
+use mercato_chassis::outbox;
+use mercato_chassis::pg::Db;
+use mercato_chassis::tasks::Tasks;
 use mercato_contracts::mercato::catalog::v1::{
     BatchGetProductsRequest, Product, product_lookup_service_client::ProductLookupServiceClient,
 };
 use mercato_contracts::mercato::inventory::v1::{ReservationItem, ReserveRequest, reservation_service_client::ReservationServiceClient};
 use mercato_contracts::mercato::ordering::v1 as proto;
+use prost::Message;
+use sqlx::PgConnection;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tonic::Status;
 use uuid::Uuid;
+
+/// The time one batch may take.
+const BUDGET: Duration = Duration::from_secs(2);
 
 /// Places an order for `customer`, once for this key. The order's id follows from the key, so that a try that died between the hold and
 /// the order finds its own hold again (docs/adr/0004).
@@ -28,33 +41,45 @@ pub async fn place(app: &App, key: Key, customer: Uuid, request: proto::PlaceOrd
         return answered.map_err(|refusal| Fault::Replayed(Box::new(refusal)).into());
     }
     let id = key.derived_uuid("order");
-    let draft = match prepare(app, id, customer, &request).await {
-        Ok(draft) => Ok(draft),
-        Err(Error::Placement(refusal)) => Err(refusal),
+    let decided = match prepare(app, id, customer, &request).await {
+        Ok(placed) => Ok(Draft::new(placed, request.payment_token)),
+        // one status for now and for every repetition, byte for byte
+        Err(Error::Placement(refusal)) => Err(Box::new(status(Error::from(refusal)))),
         Err(other) => return Err(other),
     };
-    let draft = Arc::new(draft.map(|placed| Draft::new(placed, request.payment_token)));
-    let answer = idempotency::once(&app.db, &key, move |tx| {
-        let draft = draft.clone();
-        Box::pin(async move {
-            let draft = match draft.as_ref() {
-                Ok(draft) => draft,
-                Err(refusal) => return Err(Error::from(refusal.clone())),
-            };
-            store::insert(tx, &draft.order, &draft.stored).await?;
-            super::advance::publish(tx, &draft.order, std::slice::from_ref(&draft.event), std::slice::from_ref(&draft.stored)).await?;
-            Ok(order_to_proto(&draft.order))
-        })
-    })
-    .await?;
+    let placing = Arc::new(Placing { key, decided });
+    let answer = match app.placing.submit(placing.clone()).await? {
+        Ok(true) => placing.answer(),
+        Ok(false) => known(app, &placing.key, Fault::InProgress).await,
+        // the key says what became of a commit whose answer was lost
+        Err(Fault::CommitUnknown) => known(app, &placing.key, Fault::CommitUnknown).await,
+        Err(fault) => Err(fault.into()),
+    }?;
     metrics::counter!("orders_placed_total", "replayed" => if answer.replayed { "true" } else { "false" }).increment(1);
     Ok(answer)
 }
 
+/// What is stored under the key; `otherwise` when nothing is.
+async fn known(app: &App, key: &Key, otherwise: Fault) -> Result<Answer<proto::Order>, Error> {
+    match idempotency::find(&app.db, key).await? {
+        Some(Ok(answer)) => Ok(answer),
+        Some(Err(refusal)) => Err(Fault::Replayed(Box::new(refusal)).into()),
+        None => Err(otherwise.into()),
+    }
+}
+
+/// A decided order on its way into the store.
+pub struct Placing {
+    key: Key,
+    decided: Result<Draft, Box<Status>>,
+}
+
 struct Draft {
     order: Order,
-    event: Event,
     stored: StoredEvent,
+    outgoing: outbox::Event,
+    answer: proto::Order,
+    bytes: Vec<u8>,
 }
 
 impl Draft {
@@ -62,8 +87,50 @@ impl Draft {
         let order = Order::created(placed.clone(), now());
         let event = Event::Created { placed, payment_token };
         let stored = StoredEvent { version: 1, kind: kind(&event).to_owned(), payload: payload(&event, &order), at: order.created_at };
-        Self { order, event, stored }
+        let outgoing = published(&order, &event, &stored);
+        let answer = order_to_proto(&order);
+        Self { bytes: answer.encode_to_vec(), order, stored, outgoing, answer }
     }
+}
+
+impl Placing {
+    fn answer(&self) -> Result<Answer<proto::Order>, Error> {
+        match &self.decided {
+            Ok(draft) => Ok(Answer { message: draft.answer.clone(), replayed: false }),
+            Err(refusal) => Err(Fault::Replayed(refusal.clone()).into()),
+        }
+    }
+}
+
+/// The entrance to the loop that writes orders: those that come while one transaction commits go into the next one together.
+pub type Entrance = Batcher<Arc<Placing>, Result<bool, Fault>>;
+
+/// Starts the loop.
+pub fn entrance(db: &Db, tasks: &Tasks) -> Entrance {
+    let db = db.clone();
+    Batcher::spawn(tasks, "place orders", 1024, 128, move |batch| {
+        let db = db.clone();
+        Box::pin(together(batch, move |part| {
+            let db = db.clone();
+            Box::pin(async move { db.uow_within(BUDGET, move |tx| write(tx, part.clone())).await })
+        }))
+    })
+}
+
+/// One transaction for all: keys with their answers, orders, first events, outbox. For each whether its key was free.
+fn write(tx: &mut PgConnection, batch: Vec<Arc<Placing>>) -> BoxFuture<'_, Result<Vec<bool>, Fault>> {
+    Box::pin(async move {
+        let outcome = |p: &'_ Arc<Placing>| p.decided.as_ref().map(|d| d.bytes.clone()).map_err(|s| s.as_ref().clone());
+        let decided: Vec<Result<Vec<u8>, Status>> = batch.iter().map(outcome).collect();
+        let outcomes: Vec<Outcome<'_>> = batch.iter().zip(&decided).map(|(p, d)| Outcome { key: &p.key, decided: d.as_deref() }).collect();
+        let free = idempotency::record_all(tx, &outcomes).await?;
+        let new: Vec<&Draft> = batch.iter().zip(&free).filter(|(_, free)| **free).filter_map(|(p, _)| p.decided.as_ref().ok()).collect();
+        if !new.is_empty() {
+            store::insert_all(tx, &new.iter().map(|d| (&d.order, &d.stored)).collect::<Vec<_>>()).await?;
+            outbox::append(tx, &new.iter().map(|d| d.outgoing.clone()).collect::<Vec<_>>()).await?;
+        }
+        Ok(free)
+    })
 }
 
 /// Prices the order and holds its stock.

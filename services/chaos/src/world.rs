@@ -1,0 +1,435 @@
+//! The shop under attack: parts, provider, executable and edge of its own, on free ports and in a folder of its own.
+
+use crate::{
+    process::{Env, answers, finish, free_ports, signal, spawn},
+    proxy::Proxy,
+};
+use anyhow::{Context, Result, bail};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{process::Child, sync::Mutex};
+
+/// The roles of the shop.
+pub const ROLES: [&str; 6] = ["catalog", "inventory", "ordering", "payment", "customer", "gateway"];
+/// The roles with a database.
+pub const STORES: [&str; 5] = ["catalog", "inventory", "ordering", "payment", "customer"];
+/// How long a process may take to come up on a busy machine.
+const START: Duration = Duration::from_secs(90);
+const PARTS: [Target; 3] = [Target::Postgres, Target::Redis, Target::Kafka];
+
+/// A process that can be attacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// PostgreSQL, with its backends.
+    Postgres,
+    /// Redis.
+    Redis,
+    /// The broker.
+    Kafka,
+    /// The edge.
+    Envoy,
+    /// The payment provider.
+    Provider,
+    /// All roles in one process (`mercato`), or one role.
+    Service(&'static str),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::Kafka => "kafka",
+            Self::Envoy => "envoy",
+            Self::Provider => "provider",
+            Self::Service(name) => name,
+        })
+    }
+}
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The shop.
+    pub mercato: PathBuf,
+    /// The payment provider.
+    pub provider: PathBuf,
+    /// Envoy.
+    pub envoy: PathBuf,
+    /// The script that starts and kills PostgreSQL, Redis and Kafka.
+    pub part: PathBuf,
+}
+
+impl Programs {
+    /// Reads MERCATO_BIN, MERCATO_PROVIDER_BIN, MERCATO_ENVOY_BIN and MERCATO_PART, as `dev/chaos` and `dev/test` set them.
+    ///
+    /// # Errors
+    /// When one is missing or names nothing.
+    pub fn from_env() -> Result<Self> {
+        let path = |name: &str| {
+            let path = PathBuf::from(std::env::var_os(name).with_context(|| format!("{name} must be set: run `make chaos`"))?);
+            path.exists().then_some(()).with_context(|| format!("{} is not there ({name})", path.display()))?;
+            Ok::<_, anyhow::Error>(path)
+        };
+        Ok(Self {
+            mercato: path("MERCATO_BIN")?,
+            provider: path("MERCATO_PROVIDER_BIN")?,
+            envoy: path("MERCATO_ENVOY_BIN")?,
+            part: path("MERCATO_PART")?,
+        })
+    }
+}
+
+/// Loopback ports of everything.
+#[derive(Debug, Clone)]
+struct Ports {
+    postgres: u16,
+    redis: u16,
+    kafka: u16,
+    envoy: u16,
+    envoy_admin: u16,
+    provider: u16,
+    http: u16,
+    grpc: HashMap<&'static str, u16>,
+    admin: HashMap<&'static str, u16>,
+}
+
+/// The running shop. [`World::end`] stops it; dropping it kills it.
+pub struct World {
+    state: PathBuf,
+    programs: Programs,
+    ports: Ports,
+    env: Env,
+    services: Vec<&'static str>,
+    children: Mutex<HashMap<Target, Child>>,
+    /// The link between the roles and PostgreSQL.
+    pub database_link: Proxy,
+    /// The link between payment and the provider.
+    pub provider_link: Proxy,
+    /// Login with every role: e-mail and password.
+    pub staff: (String, String),
+    keep: bool,
+}
+
+impl World {
+    /// Starts everything in the folder `state`, which must not exist yet. With `apart` each role is a process of its own.
+    ///
+    /// # Errors
+    /// What did not start, with the end of its log.
+    pub async fn start(programs: Programs, state: &Path, apart: bool, more: &Env) -> Result<Self> {
+        std::fs::create_dir_all(state.join("logs")).with_context(|| format!("create {}", state.display()))?;
+        let programs = keep_programs(programs, state)?;
+        let services: Vec<&'static str> = if apart { ROLES.to_vec() } else { vec!["mercato"] };
+        let ports = ports(&services);
+        let (database_link, provider_link) = (Proxy::start(ports.postgres).await?, Proxy::start(ports.provider).await?);
+        let staff = ("staff@example.com".to_owned(), secret());
+        let mut world = Self {
+            state: state.to_owned(),
+            programs,
+            ports,
+            env: Env::new(),
+            services,
+            children: Mutex::default(),
+            database_link,
+            provider_link,
+            staff,
+            keep: false,
+        };
+        for part in PARTS {
+            world.part("start", part).await?;
+        }
+        world.env = world.environment(apart, more)?;
+        let direct = Env::from([("DATABASE_URL".to_owned(), world.database_url("postgres")?)]);
+        let direct: Env = world.env.clone().into_iter().chain(direct).collect();
+        finish(&world.log("migrate"), &world.programs.mercato, &["migrate"], &direct).await?;
+        finish(&world.log("seed"), &world.programs.mercato, &["seed", "--products", "1"], &direct).await?;
+        world.launch(Target::Provider).await?;
+        let services = world.services.clone();
+        for name in &services {
+            world.launch(Target::Service(name)).await?;
+        }
+        for name in &services {
+            world.ready(Target::Service(name)).await?;
+        }
+        world.ready(Target::Provider).await?;
+        world.launch(Target::Envoy).await?;
+        world.ready(Target::Envoy).await?;
+        answers(&format!("{}/api/products?pageSize=1", world.edge()), false, START, &world.log("envoy")).await?;
+        Ok(world)
+    }
+
+    /// The edge, `http://host:port`.
+    pub fn edge(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.envoy)
+    }
+
+    /// The provider itself, past its link.
+    pub fn provider(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.provider)
+    }
+
+    /// The broker, `host:port`.
+    pub fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.kafka)
+    }
+
+    /// Where a role or the executable serves gRPC.
+    pub fn grpc_port(&self, service: &str) -> u16 {
+        self.ports.grpc.get(service).or_else(|| self.ports.grpc.get("mercato")).copied().unwrap_or_default()
+    }
+
+    /// The processes the roles run in.
+    pub fn services(&self) -> &[&'static str] {
+        &self.services
+    }
+
+    /// The folder with the logs.
+    pub fn logs(&self) -> PathBuf {
+        self.state.join("logs")
+    }
+
+    /// The URL of a database, past the link.
+    ///
+    /// # Errors
+    /// When PostgreSQL's password cannot be read.
+    pub fn database_url(&self, database: &str) -> Result<String> {
+        let file = self.state.join("data/postgres.password");
+        let password = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        Ok(format!("postgres://mercato:{}@127.0.0.1:{}/{database}", password.trim(), self.ports.postgres))
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.state.join(format!("logs/{name}.log"))
+    }
+
+    fn environment(&self, apart: bool, more: &Env) -> Result<Env> {
+        let direct = self.database_url("postgres")?;
+        let through = direct.replace(&format!(":{}/", self.ports.postgres), &format!(":{}/", self.database_link.port()));
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        let ports = &self.ports;
+        let mut env: Env = [
+            ("DATABASE_URL", through),
+            ("REDIS_URL", format!("redis://{}", local(ports.redis))),
+            ("KAFKA_BROKERS", self.brokers()),
+            ("MERCATO_PEER_SECRET", secret()),
+            ("MERCATO_KEY_SECRET", hex(32)),
+            ("MERCATO_PROVIDER_WEBHOOK_SECRET", secret()),
+            ("MERCATO_PROVIDER_URL", format!("http://{}", local(self.provider_link.port()))),
+            ("MERCATO_PROVIDER_WEBHOOK_URL", format!("{}/api/payments/webhooks/dev", self.edge())),
+            ("MERCATO_GATEWAY_HTTP_ADDR", local(ports.http)),
+            ("MERCATO_EDGE_ADDR", local(ports.envoy)),
+            ("MERCATO_EDGE_ADMIN_ADDR", local(ports.envoy_admin)),
+            ("STAFF_EMAIL", self.staff.0.clone()),
+            ("STAFF_PASSWORD", self.staff.1.clone()),
+            ("MERCATO_TOPIC_PARTITIONS", "3".into()),
+            // one address sends everything
+            ("MERCATO_RATE_AUTH_PER_SECOND", "10000".into()),
+            ("MERCATO_RATE_AUTH_BURST", "100000".into()),
+            ("MERCATO_RATE_ANONYMOUS_PER_SECOND", "10000".into()),
+            ("MERCATO_RATE_ANONYMOUS_BURST", "100000".into()),
+            ("MERCATO_RATE_WRITE_PER_SECOND", "10000".into()),
+            ("MERCATO_RATE_WRITE_BURST", "100000".into()),
+            // waits for a lost answer shrunk to the length of a run
+            ("MERCATO_PROVIDER_TIMEOUT_MS", "2000".into()),
+            ("MERCATO_PROVIDER_LOOKUP_TIMEOUT_MS", "1000".into()),
+            ("MERCATO_PAYMENT_SETTLE_MS", "3000".into()),
+            ("MERCATO_PAYMENT_LOOKUP_SCALE_PERCENT", "5".into()),
+            ("MERCATO_PAYMENT_DEADLINE_MS", "40000".into()),
+            ("MERCATO_RESERVATION_TTL_MS", "45000".into()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        if apart {
+            env.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
+            env.extend(ROLES.iter().map(|role| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://{}", local(ports.grpc[role])))));
+        }
+        env.extend(more.clone());
+        Ok(env)
+    }
+
+    fn env_of(&self, service: &str) -> Env {
+        let mut env = self.env.clone();
+        env.insert("MERCATO_GRPC_ADDR".into(), format!("127.0.0.1:{}", self.grpc_port(service)));
+        if let Some(port) = self.ports.admin.get(service) {
+            env.insert("MERCATO_ADMIN_ADDR".into(), format!("127.0.0.1:{port}"));
+        }
+        env
+    }
+
+    async fn part(&self, verb: &str, part: Target) -> Result<()> {
+        let env = Env::from([
+            ("MERCATO_STATE".to_owned(), self.state.display().to_string()),
+            ("MERCATO_PG_PORT".to_owned(), self.ports.postgres.to_string()),
+            ("MERCATO_REDIS_PORT".to_owned(), self.ports.redis.to_string()),
+            ("MERCATO_KAFKA_PORT".to_owned(), self.ports.kafka.to_string()),
+        ]);
+        finish(&self.log("part"), &self.programs.part, &[verb, &part.to_string()], &env).await
+    }
+
+    /// The process id of a target that runs.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn pid(&self, target: Target) -> Result<u32> {
+        if PARTS.contains(&target) {
+            let file = self.state.join(format!("run/{target}.pid"));
+            let text = std::fs::read_to_string(&file).with_context(|| format!("{target} does not run"))?;
+            return text.trim().parse().with_context(|| format!("no process id in {}", file.display()));
+        }
+        let children = self.children.lock().await;
+        children.get(&target).and_then(Child::id).with_context(|| format!("{target} does not run"))
+    }
+
+    /// Kills a process as a crash would.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&self, target: Target) -> Result<()> {
+        if PARTS.contains(&target) {
+            return self.part("kill", target).await;
+        }
+        let mut child = self.children.lock().await.remove(&target).with_context(|| format!("{target} does not run"))?;
+        child.kill().await.with_context(|| format!("kill {target}"))
+    }
+
+    /// Sends SIGTERM and waits for the end of the process at most `limit`; `None` when it still ran then and was killed.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn terminate(&self, target: Target, limit: Duration) -> Result<Option<Duration>> {
+        let began = std::time::Instant::now();
+        signal(self.pid(target).await?, "TERM").await?;
+        let mut child = self.children.lock().await.remove(&target).with_context(|| format!("{target} does not run"))?;
+        match tokio::time::timeout(limit, child.wait()).await {
+            Ok(status) => status.map(|_| Some(began.elapsed())).with_context(|| format!("wait for {target}")),
+            Err(_) => child.kill().await.map(|()| None).with_context(|| format!("kill {target}")),
+        }
+    }
+
+    /// Freezes a process (`STOP`) or lets it go on (`CONT`).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn freeze(&self, target: Target, name: &str) -> Result<()> {
+        signal(self.pid(target).await?, name).await
+    }
+
+    /// Starts a process that does not run; does not wait until it is ready, unless it is a part.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn launch(&self, target: Target) -> Result<()> {
+        let name = target.to_string();
+        let log = self.log(&name);
+        let child = match target {
+            Target::Postgres | Target::Redis | Target::Kafka => return self.part("start", target).await,
+            Target::Envoy => {
+                let folder = self.state.join("edge").display().to_string();
+                finish(&self.log("edge"), &self.programs.mercato, &["edge", "--out", &folder], &self.env_of("edge")).await?;
+                let config = format!("{folder}/envoy.yaml");
+                let arguments = ["-c", &config, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"];
+                spawn(&log, &self.programs.envoy, &arguments, &Env::new())?
+            }
+            Target::Provider => {
+                let data = self.state.join("provider");
+                std::fs::create_dir_all(&data)?;
+                let (address, data) = (format!("127.0.0.1:{}", self.ports.provider), data.display().to_string());
+                spawn(&log, &self.programs.provider, &["--addr", &address, "--data", &data], &self.env)?
+            }
+            Target::Service(service) => {
+                let role = if service == "mercato" { "all" } else { service };
+                spawn(&log, &self.programs.mercato, &["run", "--role", role], &self.env_of(service))?
+            }
+        };
+        if self.children.lock().await.insert(target, child).is_some() {
+            bail!("{target} was started twice");
+        }
+        Ok(())
+    }
+
+    /// Waits until a process answers.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn ready(&self, target: Target) -> Result<()> {
+        let log = self.log(&target.to_string());
+        match target {
+            Target::Postgres | Target::Redis | Target::Kafka => Ok(()),
+            Target::Envoy => answers(&format!("http://127.0.0.1:{}/ready", self.ports.envoy_admin), false, START, &log).await,
+            Target::Provider => answers(&format!("{}/healthz", self.provider()), false, START, &log).await,
+            Target::Service(name) => answers(&format!("http://127.0.0.1:{}/readyz", self.ports.admin[name]), false, START, &log).await,
+        }
+    }
+
+    /// The names of processes that ended by themselves.
+    pub async fn dead(&self) -> Vec<String> {
+        let mut children = self.children.lock().await;
+        let ended = children.iter_mut().filter_map(|(target, child)| match child.try_wait() {
+            Ok(Some(status)) => Some(format!("{target} ({status})")),
+            _ => None,
+        });
+        ended.collect()
+    }
+
+    /// Keeps folder and logs when the world ends, for somebody to look at.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for World {
+    /// The services die with their handles; the parts were made by a script, which also takes them down.
+    fn drop(&mut self) {
+        let down = self.programs.part.with_file_name("down");
+        let mut command = std::process::Command::new(down);
+        if !self.keep {
+            command.arg("--wipe");
+        }
+        command.env("MERCATO_STATE", &self.state).env_remove("DATABASE_URL").env_remove("REDIS_URL").env_remove("KAFKA_BROKERS");
+        let quiet = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
+        if !quiet.is_ok_and(|status| status.success()) {
+            eprintln!("the parts in {} could not be taken down", self.state.display());
+        }
+    }
+}
+
+/// The executables as they are now, so that a build during the run does not change them under a restart.
+fn keep_programs(programs: Programs, state: &Path) -> Result<Programs> {
+    let keep = |from: &Path| {
+        let to = state.join(from.file_name().context("a program has a name")?);
+        if std::fs::hard_link(from, &to).is_err() {
+            std::fs::copy(from, &to).with_context(|| format!("copy {}", from.display()))?;
+        }
+        Ok::<_, anyhow::Error>(to)
+    };
+    Ok(Programs { mercato: keep(&programs.mercato)?, provider: keep(&programs.provider)?, ..programs })
+}
+
+fn ports(services: &[&'static str]) -> Ports {
+    let mut free = free_ports(7 + 2 * services.len()).into_iter();
+    let mut next = || free.next().expect("as many as asked for");
+    Ports {
+        postgres: next(),
+        redis: next(),
+        kafka: next(),
+        envoy: next(),
+        envoy_admin: next(),
+        provider: next(),
+        http: next(),
+        grpc: services.iter().map(|name| (*name, next())).collect(),
+        admin: services.iter().map(|name| (*name, next())).collect(),
+    }
+}
+
+fn secret() -> String {
+    format!("s{}", hex(16))
+}
+
+fn hex(bytes: usize) -> String {
+    (0..bytes).map(|_| format!("{:02x}", rand::random::<u8>())).collect()
+}
