@@ -92,16 +92,32 @@ async fn start() -> Result<Shop> {
     sweep::databases(&database).await?;
     sweep::topics(&kafka).await?;
 
-    let (plan, secrets) = plan(mercato, &database, &kafka, &redis)?;
-    let run = plan.common.clone();
-    finish(&plan.log("migrate"), &plan.mercato, &["migrate"], &run)?;
-    finish(&plan.log("seed"), &plan.mercato, &["seed", "--products", &SEEDED.to_string()], &run)?;
+    let plan = Plan::new(mercato, &database, &kafka, &redis)?;
+    finish(&plan.log("migrate"), &plan.mercato, &["migrate"], &plan.common)?;
+    finish(&plan.log("seed"), &plan.mercato, &["seed", "--products", &SEEDED.to_string()], &plan.common)?;
+    start_services(&plan, &provider).await?;
+    let signer = Signer::publish(&plan.common["CUSTOMER_DATABASE_URL"]).await?;
+    start_edge(&plan, &envoy).await?;
+    let shop = Shop {
+        edge: format!("http://127.0.0.1:{}", plan.edge),
+        peer_secret: plan.common["MERCATO_PEER_SECRET"].clone(),
+        staff: (plan.common["STAFF_EMAIL"].clone(), plan.common["STAFF_PASSWORD"].clone()),
+        signer,
+        grpc: plan.grpc.clone(),
+        tools: plan.tools,
+    };
+    believed(&shop).await?;
+    eprintln!("the shop started in {:.1} s; logs in {}", began.elapsed().as_secs_f64(), plan.logs.display());
+    Ok(shop)
+}
 
-    let data = plan.logs.join("provider");
+/// Starts provider and roles, and waits until they are ready.
+async fn start_services(plan: &Plan, provider: &Path) -> Result<()> {
+    let data = plan.logs.join("ledger");
     std::fs::create_dir_all(&data)?;
     let address = format!("127.0.0.1:{}", plan.provider);
     let data = data.to_str().context("a path that is text")?;
-    spawn(&plan.log("provider.log"), &provider, &["--addr", &address, "--data", data], &run)?;
+    spawn(&plan.log("provider"), provider, &["--addr", &address, "--data", data], &plan.common)?;
     for (name, port) in plan.processes() {
         let role = if name == "mercato" { "all" } else { name };
         spawn(&plan.log(name), &plan.mercato, &["run", "--role", role], &plan.env(name, port))?;
@@ -109,70 +125,20 @@ async fn start() -> Result<Shop> {
     for (name, port) in &plan.admin {
         answers(&format!("http://127.0.0.1:{port}/readyz"), &plan.log(name)).await?;
     }
-    answers(&format!("http://{address}/"), &plan.log("provider.log")).await?;
-
-    let signer = Signer::publish(&plan.common["CUSTOMER_DATABASE_URL"]).await?;
-    let folder = plan.logs.join("edge");
-    let folder = folder.to_str().context("a path that is text")?;
-    finish(&plan.log("edge-render"), &plan.mercato, &["edge", "--out", folder], &plan.env("edge", plan.tools))?;
-    let config = format!("{folder}/envoy.yaml");
-    let arguments = ["-c", &config, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"];
-    spawn(&plan.log("envoy"), &envoy, &arguments, &Env::new())?;
-    answers(&format!("http://127.0.0.1:{}/ready", plan.edge_admin), &plan.log("envoy")).await?;
-
-    let edge = format!("http://127.0.0.1:{}", plan.edge);
-    answers(&format!("{edge}/healthz"), &plan.log("envoy")).await?;
-    let shop = Shop { edge, peer_secret: secrets.0, staff: secrets.1, signer, grpc: plan.grpc.clone(), tools: plan.tools };
-    believed(&shop).await?;
-    eprintln!("the shop started in {:.1} s; logs in {}", began.elapsed().as_secs_f64(), plan.logs.display());
-    Ok(shop)
+    answers(&format!("http://{address}/"), &plan.log("provider")).await
 }
 
-/// Ports, names and secrets of this run.
-fn plan(mercato: PathBuf, database: &str, kafka: &str, redis: &str) -> Result<(Plan, (String, (String, String)))> {
-    let name = sweep::run_name();
-    let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name.trim_end_matches('_'));
-    std::fs::create_dir_all(&logs)?;
-    let ports = free_ports(5 + 2 * ROLES.len());
-    let (fixed, rest) = ports.split_at(5);
-    let (&[tools, edge, edge_admin, http, provider], (one, other)) = (fixed, rest.split_at(ROLES.len())) else { bail!("five ports") };
-    let paired = |ports: &[u16]| ROLES.iter().copied().zip(ports.iter().copied()).collect::<Vec<_>>();
-    let (grpc, admin) =
-        if APART { (paired(one), paired(other)) } else { (ROLES.iter().map(|role| (*role, tools)).collect(), vec![("mercato", other[0])]) };
-    let peer_secret = fresh("peers-");
-    let staff = ("staff@example.com".to_owned(), fresh("staff-"));
-    let mut common = Env::from([
-        ("DATABASE_URL".into(), database.into()),
-        ("KAFKA_BROKERS".into(), kafka.into()),
-        ("REDIS_URL".into(), redis.into()),
-        ("MERCATO_TOPIC_PREFIX".into(), name.clone()),
-        ("MERCATO_TOPIC_PARTITIONS".into(), "2".into()),
-        ("MERCATO_PEER_SECRET".into(), peer_secret.clone()),
-        ("MERCATO_KEY_SECRET".into(), (0..4).map(|_| format!("{:016x}", rand::random::<u64>())).collect()),
-        ("MERCATO_PROVIDER_WEBHOOK_SECRET".into(), fresh("webhooks-")),
-        ("MERCATO_PROVIDER_URL".into(), format!("http://127.0.0.1:{provider}")),
-        ("MERCATO_PROVIDER_WEBHOOK_URL".into(), format!("http://127.0.0.1:{edge}/api/payments/webhooks/dev")),
-        ("MERCATO_GATEWAY_HTTP_ADDR".into(), format!("127.0.0.1:{http}")),
-        ("MERCATO_EDGE_ADDR".into(), format!("127.0.0.1:{edge}")),
-        ("MERCATO_EDGE_ADMIN_ADDR".into(), format!("127.0.0.1:{edge_admin}")),
-        ("STAFF_EMAIL".into(), staff.0.clone()),
-        ("STAFF_PASSWORD".into(), staff.1.clone()),
-        ("CUSTOMER_EMAIL".into(), "customer@example.com".into()),
-        ("CUSTOMER_PASSWORD".into(), fresh("customer-")),
-        // all scenarios come from one address at once
-        ("MERCATO_RATE_AUTH_BURST".into(), "5000".into()),
-        ("MERCATO_RATE_ANONYMOUS_BURST".into(), "5000".into()),
-        ("MERCATO_RATE_WRITE_BURST".into(), "5000".into()),
-    ]);
-    for role in STORES {
-        common.insert(format!("{}_DATABASE_URL", role.to_uppercase()), on_server(database, &format!("{name}{role}"))?);
-    }
-    if APART {
-        common.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
-        common
-            .extend(grpc.iter().map(|(role, port)| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://127.0.0.1:{port}"))));
-    }
-    Ok((Plan { logs, mercato, common, grpc, admin, tools, edge, edge_admin, http, provider }, (peer_secret, staff)))
+/// Renders the edge's configuration, starts Envoy, and waits until it finds the services healthy.
+async fn start_edge(plan: &Plan, envoy: &Path) -> Result<()> {
+    let folder = plan.logs.join("edge");
+    let folder = folder.to_str().context("a path that is text")?;
+    finish(&plan.log("edge"), &plan.mercato, &["edge", "--out", folder], &plan.env("edge", plan.tools))?;
+    let config = format!("{folder}/envoy.yaml");
+    finish(&plan.log("TEMP"), Path::new("python3"), &["/tmp/cors/patch.py", &config], &Env::new())?;
+    let arguments = ["-c", &config, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"];
+    spawn(&plan.log("envoy"), envoy, &arguments, &Env::new())?;
+    answers(&format!("http://127.0.0.1:{}/ready", plan.edge_admin), &plan.log("envoy")).await?;
+    answers(&format!("http://127.0.0.1:{}/healthz", plan.edge), &plan.log("envoy")).await
 }
 
 /// The URL of another database on the same server.
@@ -183,8 +149,67 @@ fn on_server(url: &str, database: &str) -> Result<String> {
 }
 
 impl Plan {
+    /// Free ports, new names, fresh secrets.
+    fn new(mercato: PathBuf, database: &str, kafka: &str, redis: &str) -> Result<Self> {
+        let name = sweep::run_name();
+        let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name.trim_end_matches('_'));
+        std::fs::create_dir_all(&logs)?;
+        let ports = free_ports(5 + 2 * ROLES.len());
+        let (fixed, rest) = ports.split_at(5);
+        let (&[tools, edge, edge_admin, http, provider], (one, other)) = (fixed, rest.split_at(ROLES.len())) else { bail!("five ports") };
+        let paired = |ports: &[u16]| ROLES.iter().copied().zip(ports.iter().copied()).collect::<Vec<_>>();
+        let (grpc, admin) = if APART {
+            (paired(one), paired(other))
+        } else {
+            (ROLES.iter().map(|role| (*role, tools)).collect(), vec![("mercato", other[0])])
+        };
+        let mut plan = Self { logs, mercato, common: Env::new(), grpc, admin, tools, edge, edge_admin, http, provider };
+        plan.common = plan.settings(&name);
+        for (variable, value) in [("DATABASE_URL", database), ("KAFKA_BROKERS", kafka), ("REDIS_URL", redis)] {
+            plan.common.insert(variable.into(), value.into());
+        }
+        for role in STORES {
+            plan.common.insert(format!("{}_DATABASE_URL", role.to_uppercase()), on_server(database, &format!("{name}{role}"))?);
+        }
+        Ok(plan)
+    }
+
+    /// What every process is told.
+    fn settings(&self, name: &str) -> Env {
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        let mut env: Env = [
+            ("MERCATO_TOPIC_PREFIX", name.to_owned()),
+            ("MERCATO_TOPIC_PARTITIONS", "2".into()),
+            ("MERCATO_PEER_SECRET", fresh("peers-")),
+            ("MERCATO_KEY_SECRET", (0..4).map(|_| fresh("")).collect()),
+            ("MERCATO_PROVIDER_WEBHOOK_SECRET", fresh("webhooks-")),
+            ("MERCATO_PROVIDER_URL", format!("http://{}", local(self.provider))),
+            ("MERCATO_PROVIDER_WEBHOOK_URL", format!("http://{}/api/payments/webhooks/dev", local(self.edge))),
+            ("MERCATO_GATEWAY_HTTP_ADDR", local(self.http)),
+            ("MERCATO_EDGE_ADDR", local(self.edge)),
+            ("MERCATO_EDGE_ADMIN_ADDR", local(self.edge_admin)),
+            ("STAFF_EMAIL", "staff@example.com".into()),
+            ("STAFF_PASSWORD", fresh("staff-")),
+            ("CUSTOMER_EMAIL", "customer@example.com".into()),
+            ("CUSTOMER_PASSWORD", fresh("customer-")),
+            // all scenarios come from one address at once
+            ("MERCATO_RATE_AUTH_BURST", "5000".into()),
+            ("MERCATO_RATE_ANONYMOUS_BURST", "5000".into()),
+            ("MERCATO_RATE_WRITE_BURST", "5000".into()),
+        ]
+        .map(|(variable, value)| (variable.to_owned(), value))
+        .into();
+        if APART {
+            env.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
+            env.extend(
+                self.grpc.iter().map(|(role, port)| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://{}", local(*port)))),
+            );
+        }
+        env
+    }
+
     fn log(&self, name: &str) -> PathBuf {
-        self.logs.join(format!("{}.log", name.trim_end_matches(".log")))
+        self.logs.join(format!("{name}.log"))
     }
 
     fn processes(&self) -> Vec<(&'static str, u16)> {
@@ -197,7 +222,6 @@ impl Plan {
         if let Some((_, port)) = self.admin.iter().find(|(name, _)| *name == process) {
             env.insert("MERCATO_ADMIN_ADDR".into(), format!("127.0.0.1:{port}"));
         }
-        env.insert("MERCATO_GATEWAY_HTTP_ADDR".into(), format!("127.0.0.1:{}", self.http));
         env
     }
 }
