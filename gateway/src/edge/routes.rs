@@ -14,14 +14,30 @@ pub(super) fn all(settings: &EdgeSettings, descriptor: &Path) -> Vec<Value> {
     let mut rest: Vec<(&'static HttpBinding, &'static Method)> = public().flat_map(|m| m.http.iter().map(move |b| (b, m))).collect();
     // literal templates win over those with variables, custom verbs over plain ones
     rest.sort_by_key(|(b, _)| (b.template.matches('{').count(), !b.template.contains(':'), b.template, b.verb));
-    let mut routes = vec![page("/"), page("/docs"), page("/openapi.json"), page("/.well-known/jwks.json")];
+    let mut routes = vec![preflight(), page("/"), page("/docs"), page("/openapi.json"), page("/.well-known/jwks.json")];
     routes.extend(rest.into_iter().map(|(binding, method)| rest_route(settings, descriptor, binding, method)));
     routes.extend(public().map(|method| grpc_route(settings, method)));
     routes
 }
 
+/// Browsers ask before they call; the CORS filter answers, but only on a route that leads somewhere.
+fn preflight() -> Value {
+    json!({
+        "name": "preflight",
+        "match": { "prefix": "/", "headers": [ { "name": ":method", "string_match": { "exact": "OPTIONS" } } ] },
+        "route": { "cluster": "gateway_http" }
+    })
+}
+
 fn page(path: &str) -> Value {
-    json!({ "name": format!("page {path}"), "match": { "path": path }, "route": { "cluster": "gateway_http", "timeout": "5s" } })
+    json!({
+        "name": format!("page {path}"),
+        "match": { "path": path },
+        "route": { "cluster": "gateway_http", "timeout": "5s" },
+        "typed_per_filter_config": { "envoy.filters.http.grpc_json_transcoder": {
+            "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true
+        } }
+    })
 }
 
 fn rest_route(settings: &EdgeSettings, descriptor: &Path, binding: &HttpBinding, method: &Method) -> Value {

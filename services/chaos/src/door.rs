@@ -23,7 +23,7 @@ use uuid::Uuid;
 /// A client gives up on one try after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Reasons that say "not now": the same request with the same key may still be answered otherwise.
-const PASSING: &[&str] = &["NEIGHBOUR_UNAVAILABLE", "REQUEST_IN_PROGRESS", "STORE_CONFLICT", "OVERLOADED"];
+const PASSING: &[&str] = &["NEIGHBOUR_UNAVAILABLE", "REQUEST_IN_PROGRESS", "CONFLICT", "OVERLOADED", "OUTCOME_UNKNOWN", "UNAVAILABLE", "RATE_LIMITED", "DEADLINE_EXCEEDED"];
 
 /// One customer's connections and token.
 pub struct Customer {

@@ -47,7 +47,7 @@ pub enum Caller {
 /// Whom a token speaks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// The customer's id.
+    /// The subject's id.
     pub id: Uuid,
     /// Roles held.
     pub roles: Vec<String>,

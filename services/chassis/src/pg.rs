@@ -42,13 +42,13 @@ pub struct PgSettings {
 }
 
 impl PgSettings {
-    /// The settings every role starts from: 8 connections, 500 ms for a connection or a lock, 2 s for a statement.
+    /// The settings every role starts from: 8 connections, 1 s for a connection, 500 ms for a lock, 2 s for a statement.
     pub fn new(role: impl Into<String>, url: impl Into<String>) -> PgSettings {
         PgSettings {
             url: url.into(),
             role: role.into(),
             pool_size: 8,
-            acquire_timeout: Duration::from_millis(500),
+            acquire_timeout: Duration::from_millis(1000),
             lock_timeout: Duration::from_millis(500),
             statement_timeout: Duration::from_secs(2),
         }
@@ -94,7 +94,7 @@ impl Db {
     pub async fn connect(settings: &PgSettings, tasks: &Tasks) -> Result<Db, Fault> {
         let pool = PgPoolOptions::new()
             .max_connections(settings.pool_size)
-            .min_connections(1)
+            .min_connections(2)
             .acquire_timeout(settings.acquire_timeout)
             .test_before_acquire(true)
             .max_lifetime(Duration::from_secs(600))

@@ -1,6 +1,6 @@
 //! Why ordering refuses. One variant a reason of `mercato/ordering/v1/errors.proto`.
 
-use crate::domain::pricing::PricingError;
+use crate::domain::pricing::{PriceChange, PricingError};
 use mercato_chassis::error::{Code, Fault, Outcome, ServiceError};
 use std::time::Duration;
 use uuid::Uuid;
@@ -53,17 +53,8 @@ pub enum Placement {
         available: String,
     },
     /// A price is not what the customer was shown.
-    #[error("the price changed: {expected} was expected, it is {actual}")]
-    PriceChanged {
-        /// What the customer was shown.
-        expected: String,
-        /// What it costs.
-        actual: String,
-        /// In which currency.
-        currency: String,
-        /// Set when it is a unit price.
-        product_id: Option<Uuid>,
-    },
+    #[error("the price changed: {} was expected, it is {}", .0.expected_total.to_amount(), .0.actual_total.to_amount())]
+    PriceChanged(Box<PriceChange>),
     /// A product is unknown, deleted or not for sale.
     #[error("product `{0}` is not for sale")]
     ProductNotFound(String),
@@ -87,12 +78,7 @@ impl From<PricingError> for Placement {
             PricingError::Repeated(id) => Self::Repeated(id),
             PricingError::CurrencyMixed => Self::CurrencyMixed,
             PricingError::AmountInvalid => Self::AmountInvalid,
-            PricingError::PriceChanged { expected, actual, product } => Self::PriceChanged {
-                expected,
-                actual: actual.to_amount(),
-                currency: actual.currency().code().to_owned(),
-                product_id: product,
-            },
+            PricingError::PriceChanged(change) => Self::PriceChanged(change),
         }
     }
 }
@@ -100,7 +86,7 @@ impl From<PricingError> for Placement {
 impl Placement {
     fn code(&self) -> Code {
         match self {
-            Self::InsufficientStock { .. } | Self::PriceChanged { .. } | Self::Expired(_) => Code::FailedPrecondition,
+            Self::InsufficientStock { .. } | Self::PriceChanged(_) | Self::Expired(_) => Code::FailedPrecondition,
             Self::ProductNotFound(_) => Code::NotFound,
             Self::Repeated(_) | Self::CurrencyMixed | Self::AmountInvalid => Code::InvalidArgument,
         }
@@ -109,7 +95,7 @@ impl Placement {
     fn reason(&self) -> &'static str {
         match self {
             Self::InsufficientStock { .. } => "INSUFFICIENT_STOCK",
-            Self::PriceChanged { .. } => "PRICE_CHANGED",
+            Self::PriceChanged(_) => "PRICE_CHANGED",
             Self::ProductNotFound(_) => "PRODUCT_NOT_FOUND",
             Self::Repeated(_) => "PRODUCT_REPEATED",
             Self::CurrencyMixed => "CURRENCY_MIXED",
@@ -123,14 +109,18 @@ impl Placement {
             Self::InsufficientStock { product_id, requested, available } => {
                 vec![("product_id", product_id.clone()), ("requested", requested.clone()), ("available", available.clone())]
             }
-            Self::PriceChanged { expected, actual, currency, product_id: Some(id) } => vec![
-                ("expected_price", expected.clone()),
-                ("actual_price", actual.clone()),
-                ("currency_code", currency.clone()),
-                ("product_id", id.to_string()),
-            ],
-            Self::PriceChanged { expected, actual, currency, product_id: None } => {
-                vec![("expected_total", expected.clone()), ("actual_total", actual.clone()), ("currency_code", currency.clone())]
+            Self::PriceChanged(change) => {
+                let mut facts = vec![
+                    ("expected_total", change.expected_total.to_amount()),
+                    ("actual_total", change.actual_total.to_amount()),
+                    ("currency_code", change.actual_total.currency().code().to_owned()),
+                ];
+                if let Some((product, expected, actual)) = &change.unit {
+                    facts.push(("product_id", product.to_string()));
+                    facts.push(("expected_price", expected.to_amount()));
+                    facts.push(("actual_price", actual.to_amount()));
+                }
+                facts
             }
             Self::ProductNotFound(id) => vec![("product_id", id.clone())],
             Self::Repeated(id) => vec![("product_id", id.to_string())],

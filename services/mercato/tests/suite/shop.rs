@@ -91,6 +91,7 @@ async fn start() -> Result<Shop> {
     let provider = program("MERCATO_PROVIDER_BIN", Some(beside))?;
     sweep::databases(&database).await?;
     sweep::topics(&kafka).await?;
+    sweep::folders(Path::new(env!("CARGO_TARGET_TMPDIR")))?;
 
     let plan = Plan::new(mercato, &database, &kafka, &redis)?;
     finish(&plan.log("migrate"), &plan.mercato, &["migrate"], &plan.common)?;
@@ -134,7 +135,6 @@ async fn start_edge(plan: &Plan, envoy: &Path) -> Result<()> {
     let folder = folder.to_str().context("a path that is text")?;
     finish(&plan.log("edge"), &plan.mercato, &["edge", "--out", folder], &plan.env("edge", plan.tools))?;
     let config = format!("{folder}/envoy.yaml");
-    finish(&plan.log("TEMP"), Path::new("python3"), &["/tmp/cors/patch.py", &config], &Env::new())?;
     let arguments = ["-c", &config, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"];
     spawn(&plan.log("envoy"), envoy, &arguments, &Env::new())?;
     answers(&format!("http://127.0.0.1:{}/ready", plan.edge_admin), &plan.log("envoy")).await?;

@@ -8,7 +8,10 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// Runs older than this are over.
 const OLD: u64 = 900;
@@ -53,6 +56,17 @@ pub async fn topics(brokers: &str) -> Result<()> {
     if !old.is_empty() {
         let admin: AdminClient<DefaultClientContext> = config.create()?;
         admin.delete_topics(&old, &AdminOptions::new()).await?;
+    }
+    Ok(())
+}
+
+/// Removes the logs of earlier runs.
+pub fn folders(place: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(place)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_old) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
     }
     Ok(())
 }

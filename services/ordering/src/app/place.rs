@@ -139,13 +139,12 @@ async fn prepare(app: &App, id: Uuid, customer: Uuid, request: &proto::PlaceOrde
     pricing::distinct(&wanted).map_err(Placement::from)?;
     let offers = offers(app, &wanted).await?;
     let (lines, total) = pricing::price(&wanted, offers).map_err(Placement::from)?;
-    if let Some(shown) = request.total_amount {
-        pricing::agree_number(shown, &total, None).map_err(Placement::from)?;
-    }
-    if let Some(shown) = &request.expected_total {
-        let shown = Money::parse(&shown.currency_code, &shown.amount).map_err(|_| Placement::AmountInvalid)?;
-        pricing::agree(&shown, &total, None).map_err(Placement::from)?;
-    }
+    let shown_total = match (&request.expected_total, request.total_amount) {
+        (Some(shown), _) => Some(Money::parse(&shown.currency_code, &shown.amount).map_err(|_| Placement::AmountInvalid)?),
+        (None, Some(number)) => Some(pricing::exact(number, &total).map_err(Placement::from)?),
+        (None, None) => None,
+    };
+    pricing::agree(&wanted, &lines, total, shown_total).map_err(Placement::from)?;
     reserve(app, id, &wanted).await?;
     Ok(Placed {
         id,

@@ -171,12 +171,19 @@ fn a_confirmed_order_cannot_be_cancelled() {
 #[test]
 fn what_the_customer_was_shown_must_be_the_price() {
     let id = Uuid::now_v7();
-    let want = |shown| vec![Wanted { product_id: id, quantity: 1, shown_price: Some(shown) }];
-    let offer = || vec![Offer { name: "cup".into(), price: money("29.99") }];
-    assert!(pricing::price(&want(29.99), offer()).is_ok());
-    let refused = pricing::price(&want(19.99), offer()).expect_err("another price");
-    assert_eq!(refused, PricingError::PriceChanged { expected: "19.99".into(), actual: money("29.99"), product: Some(id) });
-    assert_eq!(pricing::price(&want(29.999), offer()).expect_err("three decimals"), PricingError::AmountInvalid);
+    let judge = |shown, shown_total: Option<&str>| {
+        let wanted = vec![Wanted { product_id: id, quantity: 2, shown_price: Some(shown) }];
+        let (lines, total) = pricing::price(&wanted, vec![Offer { name: "cup".into(), price: money("29.99") }]).expect("in range");
+        pricing::agree(&wanted, &lines, total, shown_total.map(money))
+    };
+    assert_eq!(judge(29.99, None), Ok(()));
+    assert_eq!(judge(29.99, Some("59.98")), Ok(()));
+    assert_eq!(judge(29.999, None), Err(PricingError::AmountInvalid));
+    let Err(PricingError::PriceChanged(change)) = judge(19.99, None) else { panic!("another unit price passed") };
+    assert_eq!((change.expected_total, change.actual_total), (money("39.98"), money("59.98")));
+    assert_eq!(change.unit, Some((id, money("19.99"), money("29.99"))));
+    let Err(PricingError::PriceChanged(change)) = judge(29.99, Some("50.00")) else { panic!("another total passed") };
+    assert_eq!((change.expected_total, change.actual_total, change.unit), (money("50.00"), money("59.98"), None));
 }
 
 #[test]

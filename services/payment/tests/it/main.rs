@@ -1,5 +1,6 @@
 //! The payment service on real PostgreSQL and Kafka against a real provider server.
 
+mod cost;
 mod doubt;
 mod orders;
 mod refunds;

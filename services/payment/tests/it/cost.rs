@@ -1,0 +1,61 @@
+//! What an approved order costs the database.
+
+use crate::world::{LIMIT, World};
+use mercato_testkit::{Customer, eventually};
+use sqlx::PgPool;
+
+const ORDERS: i64 = 400;
+
+/// Counts of one statement.
+type Statement = (String, i64, f64);
+
+async fn counted(pool: &PgPool) -> Vec<Statement> {
+    let select = "select left(regexp_replace(query, '\\s+', ' ', 'g'), 110), calls, total_exec_time from pg_stat_statements
+                  where dbid = (select oid from pg_database where datname = current_database()) order by calls desc";
+    sqlx::query_as(select).fetch_all(pool).await.expect("statements")
+}
+
+/// Run it by hand with `-- --ignored --nocapture`; the database must load `pg_stat_statements`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn statements_of_an_approved_order() {
+    let world = World::start().await;
+    let pool = world.pool().await;
+    for statement in [
+        "create extension if not exists pg_stat_statements",
+        "create table looked (subject uuid)",
+        "create function note() returns trigger language plpgsql as 'begin insert into looked values (new.subject); return null; end'",
+        "create trigger note after insert on work for each row when (new.kind = 'look_up') execute function note()",
+        "select pg_stat_statements_reset(0, (select oid from pg_database where datname = current_database()), 0)",
+    ] {
+        sqlx::query(statement).execute(pool).await.expect(statement);
+    }
+    let customer = Customer::new();
+    let began = std::time::Instant::now();
+    let orders: Vec<_> = futures_util::future::join_all((0..ORDERS).map(|_| world.place(&customer, "tok_approve"))).await;
+    let all = |status: &'static str| async move {
+        let count = "select count(*) from payment where status = $1";
+        let count: i64 = sqlx::query_scalar(count).bind(status).fetch_one(pool).await.expect("count");
+        (count == ORDERS).then_some(())
+    };
+    eventually("all authorised", LIMIT, || all("AUTHORIZED")).await;
+    futures_util::future::join_all(orders.iter().map(|order| world.confirm(*order, &customer))).await;
+    eventually("all captured", LIMIT, || all("CAPTURED")).await;
+    let took = began.elapsed();
+    world.at_rest().await;
+    let hooks = || async {
+        let count: i64 = sqlx::query_scalar("select count(*) from webhook_event").fetch_one(pool).await.expect("count");
+        (count == 2 * ORDERS).then_some(())
+    };
+    eventually("all webhooks", LIMIT, hooks).await;
+    let statements = counted(pool).await;
+    let (calls, time) = statements.iter().fold((0, 0.0), |(calls, time), s| (calls + s.1, time + s.2));
+    let each = ORDERS as f64;
+    println!("{:.2} statements and {:.3} ms of the database an order, {took:?} for {ORDERS}", calls as f64 / each, time / each);
+    for (text, calls, time) in statements.iter().take(45) {
+        println!("{:7.3} {:8.4} ms  {text}", *calls as f64 / each, time / each);
+    }
+    let looked: i64 = sqlx::query_scalar("select count(*) from looked").fetch_one(pool).await.expect("count");
+    assert_eq!(looked, 0, "an approved order needs no look-up");
+    world.stop().await;
+}
