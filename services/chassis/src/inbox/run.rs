@@ -21,6 +21,7 @@ use super::Consumer;
 use super::apply::Applier;
 use super::read::Record;
 use super::redrive::Redriver;
+use crate::batch::Batcher;
 use crate::error::Fault;
 use crate::kafka::{self, KafkaSettings, unavailable};
 use crate::pg::Db;
@@ -30,6 +31,8 @@ use crate::tasks::Tasks;
 const QUEUE: usize = 500;
 /// Records applied in one transaction.
 const BATCH: usize = 100;
+/// Partitions of one consumer at most, far more than topics have.
+const PARTITIONS: usize = 1024;
 /// How often offsets are committed. A re-read costs a look into the inbox, a commit costs the broker a write.
 const COMMIT: Duration = Duration::from_secs(1);
 /// Silence after which the consumer is checked for having stalled.
@@ -43,8 +46,10 @@ pub fn spawn(db: &Db, settings: &KafkaSettings, consumers: Vec<Consumer>, tasks:
         return;
     }
     for consumer in &consumers {
+        let applier = Applier { db: db.clone(), consumer: consumer.name, handler: consumer.handler.clone() };
         let feed = Feed {
-            applier: Applier { db: db.clone(), consumer: consumer.name, handler: consumer.handler.clone() },
+            together: together(&applier, tasks),
+            applier,
             settings: settings.clone(),
             topics: consumer.topics,
             tasks: tasks.clone(),
@@ -53,6 +58,20 @@ pub fn spawn(db: &Db, settings: &KafkaSettings, consumers: Vec<Consumer>, tasks:
     }
     let redriver = Redriver { db: db.clone(), consumers: Arc::new(consumers), tasks: tasks.clone() };
     tasks.spawn("inbox-redriver", redriver.run());
+}
+
+/// What the partitions of one consumer have ready while a transaction commits goes into the next one together. Each partition waits for
+/// its own records, so the order within it stays.
+fn together(applier: &Applier, tasks: &Tasks) -> Batcher<Vec<Record>, bool> {
+    let (applier, token) = (applier.clone(), tasks.token());
+    Batcher::spawn(tasks, "consumed events", PARTITIONS, PARTITIONS, move |ready: Vec<Vec<Record>>| {
+        let (applier, token) = (applier.clone(), token.clone());
+        Box::pin(async move {
+            let partitions = ready.len();
+            let all = applier.apply(ready.into_iter().flatten().collect(), &token).await;
+            vec![all; partitions]
+        })
+    })
 }
 
 type Partition = (String, i32);
@@ -105,6 +124,7 @@ impl ConsumerContext for Lanes {
 
 struct Feed {
     applier: Applier,
+    together: Batcher<Vec<Record>, bool>,
     settings: KafkaSettings,
     topics: &'static [&'static str],
     tasks: Tasks,
@@ -148,7 +168,7 @@ impl Feed {
                         heard = Instant::now();
                         let partition = (message.topic().to_owned(), message.partition());
                         let record = Record::read(&self.settings, &message);
-                        if let Some(record) = self.offer(lanes, &partition, record, &room) {
+                        if let Some(record) = self.offer(lanes, &partition, record, &room)? {
                             client.pause(&list([&partition])).map_err(unavailable)?;
                             held.insert(partition, record);
                         }
@@ -172,15 +192,16 @@ impl Feed {
         }
     }
 
-    /// Puts the record into its partition's queue; gives it back when that is full.
-    fn offer(&self, lanes: &Lanes, partition: &Partition, record: Record, room: &Arc<Notify>) -> Option<Record> {
+    /// Puts the record into its partition's queue; gives it back when that is full. Errors when the partition's task has died.
+    fn offer(&self, lanes: &Lanes, partition: &Partition, record: Record, room: &Arc<Notify>) -> Result<Option<Record>, Fault> {
         let mut lanes = lanes.lock();
         let lane = lanes.entry(partition.clone()).or_insert_with(|| self.lane(record.offset(), room.clone()));
         match lane.queue.try_send(record) {
-            Ok(()) => None,
-            Err(mpsc::error::TrySendError::Full(record)) => Some(record),
+            Ok(()) => Ok(None),
+            Err(mpsc::error::TrySendError::Full(record)) => Ok(Some(record)),
             // The lane was stopped with the process; the event is read again after the next start.
-            Err(mpsc::error::TrySendError::Closed(_)) => None,
+            Err(mpsc::error::TrySendError::Closed(_)) if lane.stop.is_cancelled() => Ok(None),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Fault::Internal(format!("the task of {}/{} ended", partition.0, partition.1))),
         }
     }
 
@@ -197,7 +218,7 @@ impl Feed {
             if !lanes.lock().contains_key(&partition) {
                 continue; // revoked meanwhile: whoever has it now reads the record again
             }
-            match self.offer(lanes, &partition, record, room) {
+            match self.offer(lanes, &partition, record, room)? {
                 Some(record) => {
                     held.insert(partition, record);
                 }
@@ -210,7 +231,7 @@ impl Feed {
     fn lane(&self, first: i64, room: Arc<Notify>) -> Lane {
         let (queue, mut records) = mpsc::channel::<Record>(QUEUE);
         let (done, stop) = (Arc::new(AtomicI64::new(first)), self.tasks.token().child_token());
-        let (applier, progress, token) = (self.applier.clone(), done.clone(), stop.clone());
+        let (together, progress, token) = (self.together.clone(), done.clone(), stop.clone());
         let task = self.tasks.track(async move {
             let mut batch = Vec::new();
             loop {
@@ -220,7 +241,8 @@ impl Feed {
                 }
                 room.notify_one();
                 let Some(last) = batch.last().map(Record::offset) else { return };
-                if !applier.apply(std::mem::take(&mut batch), &token).await {
+                // what is not applied for sure is read again after the next start
+                if !together.submit(std::mem::take(&mut batch)).await.unwrap_or(false) {
                     return;
                 }
                 progress.store(last + 1, Ordering::Release);
