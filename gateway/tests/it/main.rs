@@ -1,0 +1,93 @@
+//! The rate limit service against a real Redis, and without one.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use mercato_chassis::redis::Redis;
+use mercato_contracts::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry};
+use mercato_contracts::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use mercato_contracts::envoy::service::ratelimit::v3::{RateLimitRequest, rate_limit_service_server::RateLimitService};
+use mercato_gateway::limits::{Limiter, Rule, Rules};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tonic::Request;
+
+/// Slow enough to refill nothing while a test runs.
+const RULE: Rule = Rule { per_second: 1, burst: 10 };
+const RULES: Rules = Rules { write: RULE, auth: RULE, anonymous: RULE };
+
+fn redis() -> Redis {
+    let url = std::env::var("REDIS_URL").expect("REDIS_URL names a real redis: run `make test`");
+    Redis::new(&url).unwrap()
+}
+
+/// A subject no other run has.
+fn subject(name: &str) -> String {
+    format!("{name}-{}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos())
+}
+
+fn ask(class: &str, subject: &str) -> Request<RateLimitRequest> {
+    let entry = |key: &str, value: &str| Entry { key: key.into(), value: value.into() };
+    let descriptor = RateLimitDescriptor { entries: vec![entry("class", class), entry("subject", subject)], ..Default::default() };
+    Request::new(RateLimitRequest { domain: "mercato".into(), descriptors: vec![descriptor], hits_addend: 1 })
+}
+
+async fn granted(limiter: &Limiter, class: &str, subject: &str) -> bool {
+    let answer = limiter.should_rate_limit(ask(class, subject)).await.unwrap().into_inner();
+    answer.overall_code() == Code::Ok
+}
+
+async fn race(limiters: [Arc<Limiter>; 2], subject: &str) -> usize {
+    let tasks: Vec<_> = (0..40)
+        .map(|n| {
+            let (limiter, subject) = (limiters[n % 2].clone(), subject.to_owned());
+            tokio::spawn(async move { granted(&limiter, "write", &subject).await })
+        })
+        .collect();
+    let mut count = 0;
+    for task in tasks {
+        count += usize::from(task.await.unwrap());
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_share_one_bucket_through_redis() {
+    let limiter = || Arc::new(Limiter::new(RULES, Some(redis())));
+    let (first, second, subject) = (limiter(), limiter(), subject("shared"));
+    // the first call connects; its own 50 ms may be over by then, so it asks about somebody else
+    granted(&first, "write", "warm").await;
+    granted(&second, "write", "warm").await;
+    let count = race([first, second], &subject).await;
+    assert!((10..=11).contains(&count), "{count} of 40 were granted from a bucket of 10 that gains one a second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_an_instance_counts_for_itself() {
+    let limiter = Arc::new(Limiter::new(RULES, None));
+    assert_eq!(race([limiter.clone(), limiter], &subject("local")).await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_redis_neither_opens_nor_shuts_the_door() {
+    let limiter = Arc::new(Limiter::new(RULES, Some(Redis::new("redis://127.0.0.1:1").unwrap())));
+    assert_eq!(race([limiter.clone(), limiter], &subject("dead")).await, 10);
+}
+
+#[tokio::test]
+async fn a_refusal_says_when_to_come_back() {
+    let limiter = Limiter::new(RULES, None);
+    for _ in 0..10 {
+        assert!(granted(&limiter, "auth", "a").await);
+    }
+    let answer = limiter.should_rate_limit(ask("auth", "a")).await.unwrap().into_inner();
+    assert_eq!(answer.overall_code(), Code::OverLimit);
+    assert_eq!(answer.statuses[0].duration_until_reset.as_ref().unwrap().seconds, 1);
+}
+
+#[tokio::test]
+async fn a_class_without_a_rule_is_not_limited() {
+    let limiter = Limiter::new(RULES, None);
+    for _ in 0..100 {
+        assert!(granted(&limiter, "read", "a").await);
+    }
+}
