@@ -1,6 +1,6 @@
 # Mercato's tasks. The scripts are in dev/; each says at its top what it does and which variables it reads.
 .DEFAULT_GOAL := help
-.PHONY: help up down reset test check check-fast bench sqlx baseline
+.PHONY: help up down reset test chaos check check-fast bench sqlx baseline
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -16,6 +16,9 @@ reset: ## stop everything and wipe the data
 
 test: ## every test, on real parts
 	@dev/test
+
+chaos: ## break a shop of its own under load and check every promise (SEED=n ORDERS=n NEMESIS=name SECONDS=n)
+	@SEED='$(SEED)' ORDERS='$(ORDERS)' NEMESIS='$(NEMESIS)' SECONDS_LONG='$(SECONDS)' dev/chaos
 
 check: ## formatting, lints, scripts, licences, query descriptions
 	@dev/check

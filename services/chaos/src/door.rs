@@ -3,7 +3,9 @@
 use crate::history::{Ask, Reply, Seen, Way};
 use anyhow::{Context, Result, ensure};
 use mercato_contracts::mercato::{
-    ordering::v1::{CancelOrderRequest, GetOrderRequest, Order, PlaceOrderItem, PlaceOrderRequest, order_service_client::OrderServiceClient},
+    ordering::v1::{
+        CancelOrderRequest, GetOrderRequest, Order, PlaceOrderItem, PlaceOrderRequest, order_service_client::OrderServiceClient,
+    },
     r#type::v1::Address,
 };
 use prost::Message as _;
@@ -23,7 +25,16 @@ use uuid::Uuid;
 /// A client gives up on one try after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Reasons that say "not now": the same request with the same key may still be answered otherwise.
-const PASSING: &[&str] = &["NEIGHBOUR_UNAVAILABLE", "REQUEST_IN_PROGRESS", "CONFLICT", "OVERLOADED", "OUTCOME_UNKNOWN", "UNAVAILABLE", "RATE_LIMITED", "DEADLINE_EXCEEDED"];
+const PASSING: &[&str] = &[
+    "NEIGHBOUR_UNAVAILABLE",
+    "REQUEST_IN_PROGRESS",
+    "CONFLICT",
+    "OVERLOADED",
+    "OUTCOME_UNKNOWN",
+    "UNAVAILABLE",
+    "RATE_LIMITED",
+    "DEADLINE_EXCEEDED",
+];
 
 /// One customer's connections and token.
 pub struct Customer {
@@ -35,7 +46,6 @@ pub struct Customer {
     /// The customer's id.
     pub id: Uuid,
 }
-
 
 impl Customer {
     /// Signs in with an account that exists; `id` may be nil for staff.
@@ -311,7 +321,8 @@ mod tests {
 
     #[test]
     fn a_refusal_has_its_reason_and_product() {
-        let body = r#"{"code":9,"details":[{"@type":"x/google.rpc.ErrorInfo","reason":"INSUFFICIENT_STOCK","metadata":{"product_id":"p"}}]}"#;
+        let body =
+            r#"{"code":9,"details":[{"@type":"x/google.rpc.ErrorInfo","reason":"INSUFFICIENT_STOCK","metadata":{"product_id":"p"}}]}"#;
         let Reply::Refused { reason, http, metadata } = read_rest(409, body.as_bytes(), false) else { panic!("not refused") };
         assert_eq!((reason.as_str(), http, metadata["product_id"].as_str()), ("INSUFFICIENT_STOCK", 409, "p"));
     }

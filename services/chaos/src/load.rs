@@ -127,8 +127,16 @@ impl Client {
         let (lines, token, way) = (self.basket(), self.token(), self.way());
         let key = format!("chaos-{:016x}", self.rng.next_u64());
         let (cancels, reads, pries) = (self.rng.random_bool(0.12), self.rng.random_bool(0.5), self.rng.random_bool(0.05));
+        let twin = self.rng.random_bool(0.08);
         let me = self.shop.customers[self.n].clone();
-        let placed = self.persist(&me, way, &key, Ask::Place { lines, token }).await;
+        let ask = Ask::Place { lines, token };
+        let placed = if twin {
+            // the impatient click twice: the same request twice at once
+            let (one, _) = tokio::join!(self.persist(&me, way, &key, ask.clone(), false), self.persist(&me, way, &key, ask, true));
+            one
+        } else {
+            self.persist(&me, way, &key, ask, false).await
+        };
         let Some(id) = placed.as_ref().and_then(Reply::seen).map(|seen| seen.id) else { return };
         mine.push(id);
         if reads {
@@ -142,12 +150,12 @@ impl Client {
             self.once(&stranger, way, Ask::Pry(id)).await;
         }
         if cancels {
-            self.persist(&me, way, &format!("{key}-cancel"), Ask::Cancel(id)).await;
+            self.persist(&me, way, &format!("{key}-cancel"), Ask::Cancel(id), false).await;
         }
     }
 
-    async fn persist(&self, who: &Customer, way: Way, key: &str, ask: Ask) -> Option<Reply> {
-        let op = self.history.invoke(who.id, way, key, ask.clone(), false);
+    async fn persist(&self, who: &Customer, way: Way, key: &str, ask: Ask, repeated: bool) -> Option<Reply> {
+        let op = self.history.invoke(who.id, way, key, ask.clone(), repeated);
         until_definite(&self.history, op, who, way, key, &ask, self.demand.patience).await
     }
 
@@ -208,7 +216,7 @@ pub async fn until_definite(
         if Instant::now() > end {
             return None;
         }
-        tokio::time::sleep(pause.mul_f64(0.5 + rand::rng().random::<f64>())).await;
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
@@ -224,7 +232,7 @@ pub async fn resolve(shop: &Shop, history: &History, patience: Duration) {
 
 /// Repeats some operations that have their answer: once the same, and once with another request under the same key.
 pub async fn repeat(shop: &Shop, history: &History, most: usize) {
-    let placed: Vec<_> = history.ops().into_iter().filter(|op| op.places() && op.outcome().is_some()).collect();
+    let placed: Vec<_> = history.ops().into_iter().filter(|op| op.places() && !op.repeated && op.outcome().is_some()).collect();
     for op in placed.iter().step_by(placed.len().div_ceil(most.max(1)).max(1)) {
         let Some(who) = shop.customers.iter().find(|customer| customer.id == op.subject) else { continue };
         let Ask::Place { lines, token } = &op.ask else { continue };

@@ -2,9 +2,7 @@
 
 use crate::{
     door::seen_message,
-    facts::{
-        Facts, Hold, HoldLine, LedgerLine, OrderEvent, OrderRow, PaymentRow, Plumbing, ProviderEntry, Record, Stock, StockChange,
-    },
+    facts::{Facts, Hold, HoldLine, LedgerLine, OrderEvent, OrderRow, PaymentRow, Plumbing, ProviderEntry, Record, Stock, StockChange},
     world::{STORES, World},
 };
 use anyhow::{Context, Result, ensure};
@@ -129,10 +127,10 @@ async fn inventory(db: &mut PgConnection, facts: &mut Facts) -> Result<()> {
     facts.holds = holds.into_iter().map(|(order, status, version)| Hold { order, status, version }).collect();
     let lines: Vec<(Uuid, Uuid, String, i64)> =
         rows(db, "select order_id, product_id, warehouse_id, quantity from reservation_line").await?;
-    facts.hold_lines =
-        lines.into_iter().map(|(order, product, warehouse, units)| HoldLine { order, product, warehouse, units }).collect();
+    facts.hold_lines = lines.into_iter().map(|(order, product, warehouse, units)| HoldLine { order, product, warehouse, units }).collect();
     let stock: Vec<(Uuid, String, i64, i64)> = rows(db, "select product_id, warehouse_id, on_hand, available from stock").await?;
-    facts.stock = stock.into_iter().map(|(product, warehouse, on_hand, available)| Stock { product, warehouse, on_hand, available }).collect();
+    facts.stock =
+        stock.into_iter().map(|(product, warehouse, on_hand, available)| Stock { product, warehouse, on_hand, available }).collect();
     let changes: Vec<(Uuid, String, i64, i64, String, Option<Uuid>)> =
         rows(db, "select product_id, warehouse_id, level_delta, available_delta, cause, order_id from stock_ledger order by id").await?;
     facts.stock_ledger = changes

@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ pub enum Nemesis {
     KillProvider,
     /// The edge crashes.
     KillEnvoy,
-    /// Connections to PostgreSQL and to the provider fall silent, are cut one way, or are reset.
+    /// Connections to PostgreSQL and to the provider fall silent, are cut one way, are reset, or break in the middle.
     HalfOpen,
     /// Everything to and from PostgreSQL and the provider is late.
     SlowLink,
@@ -122,15 +122,18 @@ impl Rhythm {
 /// # Errors
 /// When a process cannot be hurt, started, or does not become ready.
 pub async fn attack(world: &World, history: &History, nemesis: Nemesis, seed: u64, time: Duration) -> Result<Vec<Struck>> {
+    let mut struck = Vec::new();
+    if nemesis == Nemesis::None {
+        return Ok(struck);
+    }
     let mut rng = StdRng::seed_from_u64(seed ^ 0x006e_656d_6573_6973);
     let (rhythm, end) = (Rhythm::of(time), Instant::now() + time);
-    let mut struck = Vec::new();
     tokio::time::sleep(rhythm.seconds(&mut rng, 10.0, 10.0)).await;
-    while nemesis != Nemesis::None {
+    loop {
         let (hurt, heal) = (rhythm.seconds(&mut rng, 2.0, 20.0), rhythm.seconds(&mut rng, 5.0, 15.0));
         // the first fault always happens
         if !struck.is_empty() && Instant::now() + hurt + heal > end {
-            break;
+            return Ok(struck);
         }
         let began = history.now();
         let mut wounds = Vec::new();
@@ -151,7 +154,6 @@ pub async fn attack(world: &World, history: &History, nemesis: Nemesis, seed: u6
         eprintln!("{:7.1} s  healed after {:.1} s", history.now().as_secs_f64(), (history.now() - ended).as_secs_f64());
         tokio::time::sleep(heal).await;
     }
-    Ok(struck)
 }
 
 fn choose(nemesis: Nemesis, rng: &mut StdRng) -> Vec<Nemesis> {
@@ -211,13 +213,18 @@ async fn stop(world: &World, target: Target) -> Result<(String, Wound)> {
 }
 
 fn cut(world: &World, rng: &mut StdRng) -> String {
-    match rng.random_range(0..3) {
+    match rng.random_range(0..4) {
         0 => {
+            world.database_link.set(Link::Flaky(100));
+            world.provider_link.set(Link::Flaky(10));
+            "connections break in the middle".to_owned()
+        }
+        1 => {
             world.database_link.silence_old();
             world.provider_link.silence_old();
             "old connections fall silent".to_owned()
         }
-        1 => {
+        2 => {
             world.database_link.set(Link::OneWay);
             "answers of postgres do not arrive".to_owned()
         }
@@ -250,11 +257,6 @@ async fn mend(world: &World, wound: Wound) -> Result<()> {
         Wound::Healed => {}
     }
     Ok(())
-}
-
-/// A random number that only the seed decides, for callers that need one more.
-pub fn draw(seed: u64) -> u64 {
-    StdRng::seed_from_u64(seed).next_u64()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! A TCP proxy that can be told to misbehave: slow, cut one way, silent for old connections, or resetting them.
 
 use anyhow::{Context, Result};
-use rand::RngExt as _;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -20,6 +19,8 @@ pub enum Link {
     Slow(Duration),
     /// What the server says does not arrive until the link is good again.
     OneWay,
+    /// One piece of data in so many resets its connection instead of arriving: a request, an answer, a COMMIT.
+    Flaky(u32),
 }
 
 /// What all connections watch. Connections are numbered by the age they were made in.
@@ -102,11 +103,14 @@ async fn connection(client: TcpStream, upstream: u16, state: watch::Receiver<Sta
     let gate = |down| Gate { state: state.clone(), born, down };
     let mut watcher = state.clone();
     // Neither PostgreSQL nor HTTP clients half-close: the end of one direction is the end of both.
-    tokio::select! {
-        () = pump(&client, &server, gate(false)) => {}
-        () = pump(&server, &client, gate(true)) => {}
-        _ = watcher.wait_for(|state| state.reset_before > born) => reset(&client, &server),
-        () = silent_too_long(state.clone(), born) => reset(&client, &server),
+    let broken = tokio::select! {
+        broken = pump(&client, &server, gate(false)) => broken,
+        broken = pump(&server, &client, gate(true)) => broken,
+        _ = watcher.wait_for(|state| state.reset_before > born) => true,
+        () = silent_too_long(state.clone(), born) => true,
+    };
+    if broken {
+        reset(&client, &server);
     }
 }
 
@@ -126,8 +130,8 @@ fn reset(client: &TcpStream, server: &TcpStream) {
     }
 }
 
-/// Forwards in one direction until it ends.
-async fn pump(from: &TcpStream, to: &TcpStream, mut gate: Gate) {
+/// Forwards in one direction until it ends; true when the link broke it.
+async fn pump(from: &TcpStream, to: &TcpStream, mut gate: Gate) -> bool {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = loop {
@@ -140,9 +144,11 @@ async fn pump(from: &TcpStream, to: &TcpStream, mut gate: Gate) {
                 Err(_) => break 0,
             }
         };
-        gate.pass().await;
+        if !gate.pass().await {
+            return true;
+        }
         if read == 0 || !write(to, &buffer[..read]).await {
-            return;
+            return false;
         }
     }
 }
@@ -169,7 +175,8 @@ struct Gate {
 }
 
 impl Gate {
-    async fn pass(&mut self) {
+    /// Waits until data may go on; false when the connection shall break instead.
+    async fn pass(&mut self) -> bool {
         loop {
             let now = *self.state.borrow_and_update();
             if now.silent_before > self.born {
@@ -178,14 +185,15 @@ impl Gate {
             match now.link {
                 Link::OneWay if self.down => {}
                 Link::Slow(delay) => {
-                    let late = delay.mul_f64(rand::rng().random_range(1.0..2.0));
+                    let late = delay.mul_f64(rand::random_range(1.0..2.0));
                     tokio::time::sleep(late).await;
-                    return;
+                    return true;
                 }
-                _ => return,
+                Link::Flaky(one_in) => return rand::random_range(0..one_in.max(1)) != 0,
+                _ => return true,
             }
             if self.state.changed().await.is_err() {
-                return;
+                return true;
             }
         }
     }
@@ -256,6 +264,15 @@ mod tests {
         assert!(silent(&mut stream).await);
         proxy.set(Link::Good);
         stream.read_exact(&mut [0; 5]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_flaky_link_breaks_connections_in_the_middle() {
+        let proxy = echo().await;
+        let mut stream = connect(&proxy).await;
+        says(&mut stream).await.unwrap();
+        proxy.set(Link::Flaky(1));
+        assert!(says(&mut stream).await.is_err());
     }
 
     #[tokio::test]

@@ -18,7 +18,8 @@ const BUSY: &str = "select * from (values
     ('steps due', (select count(*) from work where due_at <= now() + interval '1 second' or lease_until > now()))) as b(what, n) where n > 0";
 const OPEN_ORDERS: &str = "select 'open orders', count(*) from orders where open having count(*) > 0";
 const ACTIVE_HOLDS: &str = "select 'active holds', count(*) from reservation where status = 'ACTIVE' having count(*) > 0";
-const OPEN_ATTEMPTS: &str = "select 'open payment attempts', count(*) from attempt where state in ('INTENT', 'UNKNOWN') having count(*) > 0";
+const OPEN_ATTEMPTS: &str =
+    "select 'open payment attempts', count(*) from attempt where state in ('INTENT', 'UNKNOWN') having count(*) > 0";
 
 /// A consumer's lag is the difference of two sums: of the versions its topic's owner has, and of those it has applied.
 /// (owner, sum there, consumer's role, consumer, topic)

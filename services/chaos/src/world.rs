@@ -246,7 +246,9 @@ impl World {
         .collect();
         if apart {
             env.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
-            env.extend(ROLES.iter().map(|role| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://{}", local(ports.grpc[role])))));
+            env.extend(
+                ROLES.iter().map(|role| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://{}", local(ports.grpc[role])))),
+            );
         }
         env.extend(more.clone());
         Ok(env)
@@ -366,14 +368,18 @@ impl World {
         }
     }
 
-    /// The names of processes that ended by themselves.
-    pub async fn dead(&self) -> Vec<String> {
+    /// Forgets processes that ended by themselves, and tells which.
+    pub async fn take_dead(&self) -> Vec<(Target, String)> {
         let mut children = self.children.lock().await;
         let ended = children.iter_mut().filter_map(|(target, child)| match child.try_wait() {
-            Ok(Some(status)) => Some(format!("{target} ({status})")),
+            Ok(Some(status)) => Some((*target, status.to_string())),
             _ => None,
         });
-        ended.collect()
+        let ended: Vec<_> = ended.collect();
+        for (target, _) in &ended {
+            children.remove(target);
+        }
+        ended
     }
 
     /// Keeps folder and logs when the world ends, for somebody to look at.

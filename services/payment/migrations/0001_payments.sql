@@ -46,11 +46,13 @@ create table attempt (
 ) with (fillfactor = 70);
 create index attempt_open on attempt (due_at) where state in ('INTENT', 'UNKNOWN');
 
--- Double entry. One attempt posts at most once: its id is the transaction.
+-- Double entry. One attempt posts at most once: its id is the transaction. Lines come in statements that hold whole transactions, and
+-- each statement is checked as a whole by ledger_posted. That check stands for foreign keys as well, which would look each line up twice
+-- and lock what it finds; neither payments nor attempts are ever deleted.
 create table ledger (
-    tx_id        uuid        not null references attempt (id),
+    tx_id        uuid        not null,
     line         smallint    not null,
-    payment_id   uuid        not null references payment (id),
+    payment_id   uuid        not null,
     account      text        not null check (account in ('provider.hold', 'customer.hold', 'provider.balance', 'sales')),
     side         text        not null check (side in ('D', 'C')),
     amount_minor bigint      not null check (amount_minor > 0),
@@ -62,17 +64,23 @@ create table ledger (
 create index ledger_payment on ledger (payment_id);
 create index ledger_provider_ref on ledger (provider_ref);
 
-create function ledger_balanced() returns trigger language plpgsql as $$
+-- Every statement's lines balance for each transaction, so the table always does; and each transaction is an attempt of its payment.
+-- The look-up must not scan the table, however few rows the planner believes it has.
+create function ledger_posted() returns trigger language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
 begin
     if exists (
-        select from ledger where tx_id = new.tx_id group by currency
-        having sum(case side when 'D' then amount_minor else -amount_minor end) <> 0
+        select from posted group by tx_id, currency having sum(case side when 'D' then amount_minor else -amount_minor end) <> 0
     ) then
-        raise exception 'ledger transaction % does not balance', new.tx_id using errcode = 'check_violation', constraint = 'ledger_balanced';
+        raise exception 'a ledger transaction does not balance' using errcode = 'check_violation', constraint = 'ledger_balanced';
+    end if;
+    if exists (select from posted p where not exists (select from attempt a where a.id = p.tx_id and a.payment_id = p.payment_id)) then
+        raise exception 'a ledger transaction is no attempt of its payment'
+            using errcode = 'foreign_key_violation', constraint = 'ledger_attempt';
     end if;
     return null;
 end $$;
-create constraint trigger ledger_balanced after insert on ledger deferrable initially deferred for each row execute function ledger_balanced();
+create trigger ledger_posted after insert on ledger referencing new table as posted for each statement execute function ledger_posted();
 
 create function ledger_append_only() returns trigger language plpgsql as $$
 begin

@@ -26,11 +26,11 @@ impl Handler for Orders {
     }
 
     async fn handle(&self, tx: &mut PgConnection, event: &Received) -> Result<(), Fault> {
-        match event.kind.as_str() {
-            "order.created" => app::orders::created(tx, event.decode()?).await,
-            "order.confirmed" => app::orders::confirmed(tx, event.aggregate).await,
-            _ => app::orders::cancelled(tx, event.aggregate, event.decode()?).await,
-        }
+        app::orders::apply(tx, &[event]).await
+    }
+
+    async fn handle_all(&self, tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fault> {
+        app::orders::apply(tx, events).await
     }
 
     fn committed(&self, _events: &[Received]) {

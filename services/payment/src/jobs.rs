@@ -31,17 +31,20 @@ pub async fn scan(payments: Payments) -> Result<(), Fault> {
 }
 
 async fn revive(payments: &Payments, id: Uuid) -> Result<(), Fault> {
+    let (found, _) = store::by_attempts(payments.db.read(), &[id]).await?;
+    let Some(order) = found.first().map(|payment| payment.view.order_id) else { return Ok(()) };
     let policy = payments.policy;
     let unit = payments.db.uow_within(Duration::from_secs(2), move |tx| {
         Box::pin(async move {
-            let Some((before, now)) = store::load_by_attempt(tx, id).await? else { return Ok(()) };
-            let mut after = before.clone();
-            let effects = after.lost(id, LOST, &policy, now);
-            if !effects.is_empty() {
-                tracing::warn!(order = %after.view.order_id, "an open step had no work item");
-                metrics::counter!("payment_revived_total").increment(1);
+            let mut unit = store::Unit::load(tx, &[order]).await?;
+            let effects = unit.change(order, |payment, now| payment.lost(id, LOST, &policy, now)).unwrap_or_default();
+            if effects.is_empty() {
+                return Ok(());
             }
-            store::save(tx, &before, &after, &effects).await
+            tracing::warn!(%order, "an open step had no work item");
+            metrics::counter!("payment_revived_total").increment(1);
+            unit.follow(order, effects)?;
+            unit.save(tx).await
         })
     });
     unit.await

@@ -57,7 +57,7 @@ impl Prepared for Ready {
     async fn start(self: Box<Self>, ctx: Context) -> Result<Mounted, Fault> {
         let config = self.config;
         let provider = provider::DevProvider::new(config.provider_url, config.call_timeout, config.look_up_timeout)?;
-        let payments = app::Payments::new(ctx.database()?, Arc::new(provider), config.policy);
+        let payments = app::Payments::new(ctx.database()?, Arc::new(provider), config.policy, &ctx.tasks);
         let mut mounted = Mounted::new();
         mounted.add(PaymentServiceServer::new(grpc::Service::new(payments.clone(), config.webhook_secrets)));
         mounted.add(PaymentLookupServiceServer::new(grpc::Lookup(payments.clone())));

@@ -17,8 +17,8 @@ impl Worker for Steps {
         self.0.run(item).await
     }
 
-    /// A slow provider must not hold up the payments of others.
+    /// A slow provider must not hold up the payments of others. Results are stored together, so a run holds no connection of its own.
     fn parallel(&self) -> usize {
-        32
+        64
     }
 }

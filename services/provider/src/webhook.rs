@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
+use reqwest::{RequestBuilder, StatusCode};
 use serde_json::json;
 use sha2::Sha256;
 use std::{sync::Arc, time::Duration};
@@ -40,6 +41,8 @@ pub struct Sender(Option<mpsc::Sender<Vec<u8>>>);
 
 const PAUSES: [Duration; 4] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20)];
 const AT_ONCE: usize = 32;
+/// The rest of a larger answer is not read, which costs its connection.
+const LARGEST: usize = 64 * 1024;
 
 impl Sender {
     /// Starts sending to the target; without one nothing is ever sent.
@@ -75,21 +78,34 @@ async fn dispatch(client: reqwest::Client, target: Arc<Target>, mut bodies: mpsc
     }
 }
 
-/// Any answer but 429 and 5xx ends the tries: a refusal will not change.
+/// Any answer but 429 and 5xx ends the tries: a refusal will not change. A connection whose answer is not read to its end cannot be used
+/// again, so it is.
 async fn deliver(client: &reqwest::Client, target: &Target, body: Vec<u8>) {
     for pause in PAUSES {
         let signature = sign(&target.secret, OffsetDateTime::now_utc().unix_timestamp(), &body);
         let request = client.post(&target.url).header("content-type", "application/json").header("x-signature", signature);
-        match request.body(body.clone()).send().await {
-            Ok(answer) if answer.status().is_success() => return,
-            Ok(answer) if !answer.status().is_server_error() && answer.status().as_u16() != 429 => {
-                tracing::warn!(status = answer.status().as_u16(), "a webhook was refused");
+        match answered(request.body(body.clone())).await {
+            Ok(status) if status.is_success() => return,
+            Ok(status) if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+                tracing::warn!(status = status.as_u16(), "a webhook was refused");
                 return;
             }
-            Ok(answer) => tracing::debug!(status = answer.status().as_u16(), "a webhook failed"),
+            Ok(status) => tracing::debug!(status = status.as_u16(), "a webhook failed"),
             Err(error) => tracing::debug!(%error, "a webhook could not be sent"),
         }
         tokio::time::sleep(pause).await;
     }
     tracing::warn!("a webhook was given up");
+}
+
+async fn answered(request: RequestBuilder) -> reqwest::Result<StatusCode> {
+    let mut answer = request.send().await?;
+    let mut read = 0;
+    while let Some(chunk) = answer.chunk().await? {
+        read += chunk.len();
+        if read > LARGEST {
+            break;
+        }
+    }
+    Ok(answer.status())
 }

@@ -15,7 +15,7 @@ use crate::{
     provider::Provider,
     store,
 };
-use mercato_chassis::{Scope, pg::Db};
+use mercato_chassis::{Scope, pg::Db, tasks::Tasks};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -25,12 +25,16 @@ pub struct Payments {
     pub(crate) db: Db,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) policy: Policy,
+    reading: steps::Reading,
+    settling: steps::Settling,
+    hooks: webhooks::Entrance,
 }
 
 impl Payments {
-    /// Payments of one provider.
-    pub fn new(db: Db, provider: Arc<dyn Provider>, policy: Policy) -> Self {
-        Self { db, provider, policy }
+    /// Payments of one provider; starts the loops that read and write many at once.
+    pub fn new(db: Db, provider: Arc<dyn Provider>, policy: Policy, tasks: &Tasks) -> Self {
+        let (reading, settling, hooks) = (steps::reading(&db, tasks), steps::settling(&db, tasks), webhooks::entrance(&db, tasks));
+        Self { db, provider, policy, reading, settling, hooks }
     }
 
     /// The payment of an order.

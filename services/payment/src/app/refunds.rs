@@ -24,18 +24,20 @@ impl Payments {
         idempotency::once(&self.db, key, move |tx| {
             Box::pin(async move {
                 let missing = || Error::NotFound { order_id: order.to_string() };
-                let (before, now) = store::load_by_order(tx, order).await?.ok_or_else(missing)?;
+                let mut unit = store::Unit::load(tx, &[order]).await?;
+                let before = unit.payment(order).cloned().ok_or_else(missing)?;
                 if scope.owner().is_some_and(|owner| owner != before.view.customer_id) {
                     return Err(missing());
                 }
                 if amount.is_some_and(|amount| amount.currency().code() != before.view.currency) {
                     return Err(Error::AmountInvalid(format!("the payment is in {}", before.view.currency)));
                 }
-                let mut after = before.clone();
-                after.view.updated_at = now;
-                let effects = after.request_refund(amount.map(|amount| amount.minor()), now).map_err(|why| refusal(why, &before))?;
-                store::save(tx, &before, &after, &effects).await?;
-                Ok(convert::payment(&after.view)?)
+                let wanted = amount.map(|amount| amount.minor());
+                let asked = unit.change(order, |payment, now| payment.request_refund(wanted, now)).ok_or_else(missing)?;
+                unit.follow(order, asked.map_err(|why| refusal(why, &before))?)?;
+                let answer = convert::payment(&unit.payment(order).ok_or_else(missing)?.view)?;
+                unit.save(tx).await?;
+                Ok(answer)
             })
         })
         .await

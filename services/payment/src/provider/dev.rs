@@ -20,6 +20,8 @@ const LARGEST: usize = 64 * 1024;
 /// A page of the ledger may be larger.
 const LARGEST_PAGE: usize = 4 * 1024 * 1024;
 const PAGE: usize = 1000;
+/// Connections kept open between calls: as many as steps run at the same time.
+const IDLE: usize = 64;
 
 /// The development provider.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ enum Silence {
 }
 
 impl DevProvider {
-    /// For the provider at this base URL, without a slash at the end.
+    /// For the provider at this base URL, without a slash at the end. All calls share one pool of connections that are kept open.
     ///
     /// # Errors
     /// [`Fault::Internal`] when no HTTP client can be made.
@@ -50,6 +52,8 @@ impl DevProvider {
             .redirect(redirect::Policy::none())
             .no_proxy()
             .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(IDLE)
+            .tcp_nodelay(true)
             .build()
             .map_err(|error| Fault::Internal(format!("http client: {error}")))?;
         Ok(Self { client, base, call_timeout, look_up_timeout, breaker: Breaker::new() })

@@ -1,15 +1,23 @@
-//! All SQL. A payment is read under its row lock, changed by the domain, and written back with everything that follows.
+//! All SQL. Payments are read under their row locks, changed by the domain, and written back with everything that follows: many of them
+//! with as many statements as one.
 
 mod read;
+mod unit;
+mod webhook;
 mod write;
 
-pub use read::{LedgerRow, by_attempt, ledger_of_keys, ledger_page, lost_attempts, open_cases, view};
-pub use write::{LOOK_UP, insert, load_by_attempt, load_by_order, lock_order, save, take_webhook};
+pub use read::{LedgerRow, by_attempts, ledger_of_keys, ledger_page, lost_attempts, open_cases, view};
+pub use unit::Unit;
+pub use webhook::{Note, take_webhooks};
 
 use crate::domain::{Attempt, AttemptState, Payment, Status, Step, Token, View};
 use mercato_chassis::Fault;
+use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+/// The kind of work items that look an attempt up; those that do a step are named like the step.
+pub const LOOK_UP: &str = "look_up";
 
 /// A row of `payment`.
 struct PaymentRow {
@@ -35,6 +43,7 @@ struct PaymentRow {
 /// A row of `attempt`.
 struct AttemptRow {
     id: Uuid,
+    payment_id: Uuid,
     step: String,
     epoch: i32,
     provider_key: String,
@@ -45,6 +54,7 @@ struct AttemptRow {
     detail: String,
     sent_at: Option<OffsetDateTime>,
     due_at: OffsetDateTime,
+    now: OffsetDateTime,
 }
 
 fn unreadable(what: &str, value: &str) -> Fault {
@@ -52,7 +62,7 @@ fn unreadable(what: &str, value: &str) -> Fault {
 }
 
 impl PaymentRow {
-    fn into_payment(self, attempts: Vec<AttemptRow>) -> Result<(Payment, OffsetDateTime), Fault> {
+    fn into_payment(self, attempts: Vec<AttemptRow>) -> Result<Payment, Fault> {
         let status = Status::of_name(&self.status).ok_or_else(|| unreadable("status", &self.status))?;
         let view = View {
             id: self.id,
@@ -70,8 +80,22 @@ impl PaymentRow {
         };
         let attempts = attempts.into_iter().map(AttemptRow::into_attempt).collect::<Result<_, _>>()?;
         let (cancelled, unknown_told, version) = (self.cancelled, self.unknown_told, self.version);
-        Ok((Payment { view, token: Token(self.token), cancelled, unknown_told, version, attempts }, self.now))
+        Ok(Payment { view, token: Token(self.token), cancelled, unknown_told, version, attempts })
     }
+}
+
+/// Payments with their attempts, and the database's latest time in the rows; `None` without rows.
+fn assemble(rows: Vec<PaymentRow>, attempts: Vec<AttemptRow>) -> Result<(Vec<Payment>, Option<OffsetDateTime>), Fault> {
+    let now = rows.iter().map(|row| row.now).chain(attempts.iter().map(|row| row.now)).max();
+    let mut of_payment: HashMap<Uuid, Vec<AttemptRow>> = HashMap::new();
+    for attempt in attempts {
+        of_payment.entry(attempt.payment_id).or_default().push(attempt);
+    }
+    let payment = |row: PaymentRow| {
+        let attempts = of_payment.remove(&row.id).unwrap_or_default();
+        row.into_payment(attempts)
+    };
+    Ok((rows.into_iter().map(payment).collect::<Result<_, _>>()?, now))
 }
 
 impl AttemptRow {

@@ -1,6 +1,6 @@
 //! Reading without a lock.
 
-use super::{AttemptRow, PaymentRow, unreadable};
+use super::{AttemptRow, PaymentRow, assemble, unreadable};
 use crate::domain::{Payment, Status, View};
 use mercato_chassis::{Fault, Scope};
 use sqlx::PgPool;
@@ -39,28 +39,30 @@ pub async fn view(pool: &PgPool, order: Uuid, scope: Scope) -> Result<Option<Vie
     .transpose()
 }
 
-/// The payment an attempt belongs to, and the database's time.
-pub async fn by_attempt(pool: &PgPool, attempt: Uuid) -> Result<Option<(Payment, OffsetDateTime)>, Fault> {
-    let row = sqlx::query_as!(
+/// The payments these attempts belong to, and the database's time.
+pub async fn by_attempts(pool: &PgPool, attempts: &[Uuid]) -> Result<(Vec<Payment>, OffsetDateTime), Fault> {
+    let rows = sqlx::query_as!(
         PaymentRow,
         r#"select p.id, p.order_id, p.customer_id, p.status, p.amount_minor, p.currency, p.captured_minor, p.refunded_minor, p.method,
                   p.token, p.failure_reason, p.cancelled, p.unknown_told, p.version, p.created_at, p.updated_at,
                   clock_timestamp() as "now!"
-           from payment p where p.id = (select a.payment_id from attempt a where a.id = $1)"#,
-        attempt,
-    )
-    .fetch_optional(pool)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let attempts = sqlx::query_as!(
-        AttemptRow,
-        "select id, step, epoch, provider_key, amount_minor, state, tries, looks, detail, sent_at, due_at
-         from attempt where payment_id = $1 order by at, epoch",
-        row.id,
+           from payment p where p.id in (select a.payment_id from attempt a where a.id = any($1))"#,
+        attempts,
     )
     .fetch_all(pool)
     .await?;
-    row.into_payment(attempts).map(Some)
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let attempts = sqlx::query_as!(
+        AttemptRow,
+        r#"select id, payment_id, step, epoch, provider_key, amount_minor, state, tries, looks, detail, sent_at, due_at,
+                  clock_timestamp() as "now!"
+           from attempt where payment_id = any($1) order by at, epoch"#,
+        &ids,
+    )
+    .fetch_all(pool)
+    .await?;
+    let (payments, now) = assemble(rows, attempts)?;
+    Ok((payments, now.unwrap_or_else(OffsetDateTime::now_utc)))
 }
 
 /// Open attempts that should have moved this long ago: their work item is lost or late.

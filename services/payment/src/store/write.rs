@@ -1,231 +1,196 @@
-//! Writing, always under the payment's row lock: that is what orders its events.
+//! The statements behind [`super::Unit`], each for many rows.
 
-use super::{AttemptRow, PaymentRow};
-use crate::{
-    domain::{Attempt, Effect, Payment, Step},
-    events,
-};
-use mercato_chassis::{Fault, outbox, work};
+use crate::domain::{Attempt, Payment, Step, View, ledger::Posting};
+use mercato_chassis::Fault;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Locks an order, so that two of its events cannot both find that it has no payment. Returns the database's time.
-pub async fn lock_order(tx: &mut PgConnection, order: Uuid) -> Result<OffsetDateTime, Fault> {
-    let now = sqlx::query_scalar!(
-        r#"select clock_timestamp() as "now!" from pg_advisory_xact_lock(hashtextextended('payment:' || $1::text, 0))"#,
-        order.to_string(),
-    );
-    Ok(now.fetch_one(tx).await?)
+/// A posting of a payment.
+pub struct Posted {
+    pub payment: Uuid,
+    pub currency: String,
+    pub posting: Posting,
 }
 
-/// The payment of an order, locked, and the database's time.
-pub async fn load_by_order(tx: &mut PgConnection, order: Uuid) -> Result<Option<(Payment, OffsetDateTime)>, Fault> {
-    let row = sqlx::query_as!(
-        PaymentRow,
-        r#"select id, order_id, customer_id, status, amount_minor, currency, captured_minor, refunded_minor, method, token,
-                  failure_reason, cancelled, unknown_told, version, created_at, updated_at, clock_timestamp() as "now!"
-           from payment where order_id = $1 for update"#,
-        order,
-    )
-    .fetch_optional(&mut *tx)
-    .await?;
-    with_attempts(tx, row).await
+/// A case that opens for this reason, or closes.
+pub struct Case {
+    pub order: Uuid,
+    pub step: Step,
+    pub open: Option<String>,
 }
 
-/// The payment an attempt belongs to, locked, and the database's time.
-pub async fn load_by_attempt(tx: &mut PgConnection, attempt: Uuid) -> Result<Option<(Payment, OffsetDateTime)>, Fault> {
-    let row = sqlx::query_as!(
-        PaymentRow,
-        r#"select p.id, p.order_id, p.customer_id, p.status, p.amount_minor, p.currency, p.captured_minor, p.refunded_minor, p.method,
-                  p.token, p.failure_reason, p.cancelled, p.unknown_told, p.version, p.created_at, p.updated_at,
-                  clock_timestamp() as "now!"
-           from payment p where p.id = (select a.payment_id from attempt a where a.id = $1) for update"#,
-        attempt,
-    )
-    .fetch_optional(&mut *tx)
-    .await?;
-    with_attempts(tx, row).await
+fn views<T>(payments: &[&Payment], f: impl Fn(&View) -> T) -> Vec<T> {
+    payments.iter().map(|payment| f(&payment.view)).collect()
 }
 
-async fn with_attempts(tx: &mut PgConnection, row: Option<PaymentRow>) -> Result<Option<(Payment, OffsetDateTime)>, Fault> {
-    let Some(row) = row else { return Ok(None) };
-    let attempts = sqlx::query_as!(
-        AttemptRow,
-        "select id, step, epoch, provider_key, amount_minor, state, tries, looks, detail, sent_at, due_at
-         from attempt where payment_id = $1 order by at, epoch",
-        row.id,
-    )
-    .fetch_all(tx)
-    .await?;
-    row.into_payment(attempts).map(Some)
+fn heads<T>(payments: &[&Payment], f: impl Fn(&Payment) -> T) -> Vec<T> {
+    payments.iter().map(|payment| f(payment)).collect()
 }
 
-/// Stores a payment that begins, with everything that follows.
-pub async fn insert(tx: &mut PgConnection, payment: &Payment, effects: &[Effect]) -> Result<(), Fault> {
-    let view = &payment.view;
-    sqlx::query!(
-        "insert into payment (id, order_id, customer_id, status, amount_minor, currency, method, token, failure_reason, cancelled,
-                              unknown_told, version, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-        view.id,
-        view.order_id,
-        view.customer_id,
-        view.status.name(),
-        view.amount,
-        view.currency,
-        view.method,
-        payment.token.0,
-        view.failure_reason,
-        payment.cancelled,
-        payment.unknown_told,
-        payment.version,
-        view.created_at,
-        view.updated_at,
-    )
-    .execute(&mut *tx)
-    .await?;
-    for attempt in &payment.attempts {
-        upsert(tx, payment, attempt).await?;
+/// Stores payments that begin. One that another transaction has begun meanwhile makes the whole transaction fail, with a fault after
+/// which it is run again and finds it.
+pub async fn insert_payments(tx: &mut PgConnection, new: &[&Payment]) -> Result<(), Fault> {
+    if new.is_empty() {
+        return Ok(());
     }
-    follow(tx, payment, effects).await
+    let begun = sqlx::query!(
+        "insert into payment (id, order_id, customer_id, status, amount_minor, currency, captured_minor, refunded_minor, method, token,
+                              failure_reason, cancelled, unknown_told, version, created_at, updated_at)
+         select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[],
+                              $9::text[], $10::text[], $11::text[], $12::boolean[], $13::boolean[], $14::bigint[], $15::timestamptz[],
+                              $16::timestamptz[])
+         on conflict do nothing",
+        &views(new, |v| v.id),
+        &views(new, |v| v.order_id),
+        &views(new, |v| v.customer_id),
+        &views(new, |v| v.status.name().to_owned()),
+        &views(new, |v| v.amount),
+        &views(new, |v| v.currency.clone()),
+        &views(new, |v| v.captured),
+        &views(new, |v| v.refunded),
+        &views(new, |v| v.method.clone()),
+        &heads(new, |p| p.token.0.clone()),
+        &views(new, |v| v.failure_reason.clone()),
+        &heads(new, |p| p.cancelled),
+        &heads(new, |p| p.unknown_told),
+        &heads(new, |p| p.version),
+        &views(new, |v| v.created_at),
+        &views(new, |v| v.updated_at),
+    )
+    .execute(tx)
+    .await?;
+    if usize::try_from(begun.rows_affected()).ok() == Some(new.len()) {
+        return Ok(());
+    }
+    Err(Fault::Unavailable { peer: "postgres".to_owned(), detail: "a payment was begun by another transaction meanwhile".to_owned() })
 }
 
-/// Stores what changed of a payment, with everything that follows.
-pub async fn save(tx: &mut PgConnection, before: &Payment, after: &Payment, effects: &[Effect]) -> Result<(), Fault> {
-    let view = &after.view;
-    if before != after {
-        sqlx::query!(
-            "update payment set status = $2, captured_minor = $3, refunded_minor = $4, token = $5, failure_reason = $6, cancelled = $7,
-                    unknown_told = $8, version = $9, updated_at = $10 where id = $1",
-            view.id,
-            view.status.name(),
-            view.captured,
-            view.refunded,
-            after.token.0,
-            view.failure_reason,
-            after.cancelled,
-            after.unknown_told,
-            after.version,
-            view.updated_at,
-        )
-        .execute(&mut *tx)
-        .await?;
+/// Stores what changed of payments themselves.
+pub async fn update_payments(tx: &mut PgConnection, changed: &[&Payment]) -> Result<(), Fault> {
+    if changed.is_empty() {
+        return Ok(());
     }
-    for attempt in &after.attempts {
-        if before.attempt(attempt.id) != Some(attempt) {
-            upsert(tx, after, attempt).await?;
-        }
+    let written = sqlx::query!(
+        "update payment p set status = c.status, captured_minor = c.captured, refunded_minor = c.refunded, token = c.token,
+                failure_reason = c.reason, cancelled = c.cancelled, unknown_told = c.told, version = c.version, updated_at = c.at
+         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::boolean[], $8::boolean[], $9::bigint[],
+                     $10::timestamptz[])
+              as c (id, status, captured, refunded, token, reason, cancelled, told, version, at)
+         where p.id = c.id",
+        &views(changed, |v| v.id),
+        &views(changed, |v| v.status.name().to_owned()),
+        &views(changed, |v| v.captured),
+        &views(changed, |v| v.refunded),
+        &heads(changed, |p| p.token.0.clone()),
+        &views(changed, |v| v.failure_reason.clone()),
+        &heads(changed, |p| p.cancelled),
+        &heads(changed, |p| p.unknown_told),
+        &heads(changed, |p| p.version),
+        &views(changed, |v| v.updated_at),
+    )
+    .execute(tx)
+    .await?;
+    if usize::try_from(written.rows_affected()).ok() == Some(changed.len()) {
+        return Ok(());
     }
-    follow(tx, after, effects).await
+    Err(Fault::Internal("a payment went away under its own lock".to_owned()))
 }
 
-async fn upsert(tx: &mut PgConnection, payment: &Payment, attempt: &Attempt) -> Result<(), Fault> {
+/// Stores attempts with the payments they belong to.
+pub async fn upsert_attempts(tx: &mut PgConnection, attempts: &[(Uuid, &Attempt)]) -> Result<(), Fault> {
+    if attempts.is_empty() {
+        return Ok(());
+    }
+    fn each<T>(attempts: &[(Uuid, &Attempt)], f: impl Fn(&Attempt) -> T) -> Vec<T> {
+        attempts.iter().map(|(_, attempt)| f(attempt)).collect()
+    }
     sqlx::query!(
         "insert into attempt (id, payment_id, step, epoch, provider_key, amount_minor, state, tries, looks, detail, sent_at, due_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+         select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::bigint[], $7::text[], $8::integer[],
+                              $9::integer[], $10::text[], $11::timestamptz[], $12::timestamptz[])
          on conflict (id) do update set state = excluded.state, tries = excluded.tries, looks = excluded.looks,
                 detail = excluded.detail, sent_at = excluded.sent_at, due_at = excluded.due_at",
-        attempt.id,
-        payment.view.id,
-        attempt.step.name(),
-        attempt.epoch,
-        attempt.key,
-        attempt.amount,
-        attempt.state.name(),
-        attempt.tries,
-        attempt.looks,
-        attempt.detail,
-        attempt.sent_at,
-        attempt.due_at,
+        &each(attempts, |a| a.id),
+        &attempts.iter().map(|(payment, _)| *payment).collect::<Vec<Uuid>>(),
+        &each(attempts, |a| a.step.name().to_owned()),
+        &each(attempts, |a| a.epoch),
+        &each(attempts, |a| a.key.clone()),
+        &each(attempts, |a| a.amount),
+        &each(attempts, |a| a.state.name().to_owned()),
+        &each(attempts, |a| a.tries),
+        &each(attempts, |a| a.looks),
+        &each(attempts, |a| a.detail.clone()),
+        &each(attempts, |a| a.sent_at) as &[Option<OffsetDateTime>],
+        &each(attempts, |a| a.due_at),
     )
     .execute(tx)
     .await?;
     Ok(())
 }
 
-async fn follow(tx: &mut PgConnection, payment: &Payment, effects: &[Effect]) -> Result<(), Fault> {
-    let mut news = Vec::new();
-    for effect in effects {
-        match effect {
-            Effect::Emit(kind, sequence, view) => news.push(events::event(*kind, *sequence, view)?),
-            Effect::Post(posting) => post(tx, payment, posting).await?,
-            Effect::Do(step, attempt, after) => work::enqueue(tx, step.name(), *attempt, *after).await?,
-            Effect::LookUp(attempt, after) => work::enqueue(tx, LOOK_UP, *attempt, *after).await?,
-            Effect::OpenCase(step, reason) => open_case(tx, payment, *step, reason).await?,
-            Effect::CloseCase(step) => close_case(tx, payment, *step).await?,
-            Effect::Alarm(detail) => {
-                metrics::counter!("payment_mismatches_total").increment(1);
-                tracing::error!(order = %payment.view.order_id, detail, "the provider's answer does not fit what was asked");
-            }
+/// Writes postings into the ledger.
+pub async fn post(tx: &mut PgConnection, posted: &[Posted]) -> Result<(), Fault> {
+    if posted.is_empty() {
+        return Ok(());
+    }
+    let (mut txs, mut numbers, mut payments, mut accounts) = (vec![], vec![], vec![], vec![]);
+    let (mut sides, mut amounts, mut currencies, mut keys) = (vec![], vec![], vec![], vec![]);
+    for Posted { payment, currency, posting } in posted {
+        for (number, line) in (1_i16..).zip(posting.lines()) {
+            txs.push(posting.attempt);
+            numbers.push(number);
+            payments.push(*payment);
+            accounts.push(line.account.to_owned());
+            sides.push(line.side.to_owned());
+            amounts.push(line.amount);
+            currencies.push(currency.clone());
+            keys.push(posting.key.clone());
         }
     }
-    outbox::append(tx, &news).await
-}
-
-/// The kind of work items that look an attempt up; those that do a step are named like the step.
-pub const LOOK_UP: &str = "look_up";
-
-async fn post(tx: &mut PgConnection, payment: &Payment, posting: &crate::domain::ledger::Posting) -> Result<(), Fault> {
-    let lines = posting.lines();
-    let numbers: Vec<i16> = (1..).take(lines.len()).collect();
-    let accounts: Vec<String> = lines.iter().map(|line| line.account.to_owned()).collect();
-    let sides: Vec<String> = lines.iter().map(|line| line.side.to_owned()).collect();
-    let amounts: Vec<i64> = lines.iter().map(|line| line.amount).collect();
     sqlx::query!(
         "insert into ledger (tx_id, line, payment_id, account, side, amount_minor, currency, provider_ref)
-         select $1, l.line, $2, l.account, l.side, l.amount, $3, $4
-         from unnest($5::smallint[], $6::text[], $7::text[], $8::bigint[]) as l (line, account, side, amount)",
-        posting.attempt,
-        payment.view.id,
-        payment.view.currency,
-        posting.key,
+         select * from unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])",
+        &txs,
         &numbers,
+        &payments,
         &accounts,
         &sides,
         &amounts,
+        &currencies,
+        &keys,
     )
     .execute(tx)
     .await?;
     Ok(())
 }
 
-async fn open_case(tx: &mut PgConnection, payment: &Payment, step: Step, reason: &str) -> Result<(), Fault> {
-    tracing::error!(order = %payment.view.order_id, step = step.name(), reason, "a person has to look");
-    sqlx::query!(
-        "insert into operator_case (id, order_id, step, reason) values ($1, $2, $3, $4)
-         on conflict (order_id, step) where closed_at is null do nothing",
-        mercato_chassis::ids::new(),
-        payment.view.order_id,
-        step.name(),
-        reason,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn close_case(tx: &mut PgConnection, payment: &Payment, step: Step) -> Result<(), Fault> {
-    sqlx::query!(
-        "update operator_case set closed_at = clock_timestamp() where order_id = $1 and step = $2 and closed_at is null",
-        payment.view.order_id,
-        step.name(),
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-/// Notes a webhook; false when it was noted before.
-pub async fn take_webhook(tx: &mut PgConnection, id: &str, provider: &str, kind: &str, reference: &str) -> Result<bool, Fault> {
-    let rows = sqlx::query!(
-        "insert into webhook_event (event_id, provider, kind, reference) values ($1, $2, $3, $4) on conflict (event_id) do nothing",
-        id,
-        provider,
-        kind,
-        reference,
-    )
-    .execute(tx)
-    .await?;
-    Ok(rows.rows_affected() == 1)
+impl Case {
+    /// Opens the case, unless one is open for this step, or closes it.
+    pub async fn write(&self, tx: &mut PgConnection) -> Result<(), Fault> {
+        match &self.open {
+            Some(reason) => {
+                sqlx::query!(
+                    "insert into operator_case (id, order_id, step, reason) values ($1, $2, $3, $4)
+                     on conflict (order_id, step) where closed_at is null do nothing",
+                    mercato_chassis::ids::new(),
+                    self.order,
+                    self.step.name(),
+                    reason,
+                )
+                .execute(tx)
+                .await?
+            }
+            None => {
+                sqlx::query!(
+                    "update operator_case set closed_at = clock_timestamp() where order_id = $1 and step = $2 and closed_at is null",
+                    self.order,
+                    self.step.name(),
+                )
+                .execute(tx)
+                .await?
+            }
+        };
+        Ok(())
+    }
 }

@@ -1,6 +1,7 @@
 //! What an approved order costs the database.
 
 use crate::world::{LIMIT, World};
+use futures_util::{StreamExt as _, stream};
 use mercato_testkit::{Customer, eventually};
 use sqlx::PgPool;
 
@@ -32,14 +33,14 @@ async fn statements_of_an_approved_order() {
     }
     let customer = Customer::new();
     let began = std::time::Instant::now();
-    let orders: Vec<_> = futures_util::future::join_all((0..ORDERS).map(|_| world.place(&customer, "tok_approve"))).await;
+    let orders: Vec<_> = stream::iter(0..ORDERS).map(|_| world.place(&customer, "tok_approve")).buffer_unordered(8).collect().await;
     let all = |status: &'static str| async move {
         let count = "select count(*) from payment where status = $1";
         let count: i64 = sqlx::query_scalar(count).bind(status).fetch_one(pool).await.expect("count");
         (count == ORDERS).then_some(())
     };
     eventually("all authorised", LIMIT, || all("AUTHORIZED")).await;
-    futures_util::future::join_all(orders.iter().map(|order| world.confirm(*order, &customer))).await;
+    stream::iter(&orders).for_each_concurrent(8, |order| world.confirm(*order, &customer)).await;
     eventually("all captured", LIMIT, || all("CAPTURED")).await;
     let took = began.elapsed();
     world.at_rest().await;

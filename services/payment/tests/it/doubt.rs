@@ -122,3 +122,34 @@ async fn an_intent_without_its_work_item_is_found() {
     world.at_rest().await;
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_lease_undoes_its_own_result_only() {
+    // All calls end at the same time, by their time limit, so that their results are stored together.
+    let world = World::start_with(&[("MERCATO_PROVIDER_TIMEOUT_MS", "2000")]).await;
+    let customer = Customer::new();
+    let mut others = Vec::new();
+    for _ in 0..6 {
+        others.push(world.place(&customer, "tok_timeout_after_charge").await);
+    }
+    let robbed = world.place(&customer, "tok_timeout_after_charge").await;
+    let pool = world.pool().await;
+    let rob = || async {
+        let steal = "update work w set epoch = w.epoch + 1, lease_until = clock_timestamp() + interval '4 s'
+                     from attempt a join payment p on p.id = a.payment_id
+                     where w.subject = a.id and p.order_id = $1 and w.kind = 'authorize' and w.lease_until is not null";
+        let stolen = sqlx::query(steal).bind(robbed).execute(pool).await.expect("update").rows_affected();
+        (stolen == 1).then_some(())
+    };
+    eventually("a leased item", LIMIT, rob).await;
+    for order in &others {
+        world.until_told(*order, &["payment.initiated", "payment.unknown", "payment.authorized"]).await;
+    }
+    // Whoever has the lease by then asks again under the same key; the doubt of the first was never stored.
+    world.until_told(robbed, &["payment.initiated", "payment.authorized"]).await;
+    for order in others.into_iter().chain([robbed]) {
+        assert_eq!(world.at_provider(order).await, [("authorized".into(), 2999)]);
+    }
+    world.at_rest().await;
+    world.stop().await;
+}

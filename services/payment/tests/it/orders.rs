@@ -143,6 +143,20 @@ async fn the_ledger_is_append_only_and_balanced() {
     }
     let one_sided = "insert into ledger (tx_id, line, payment_id, account, side, amount_minor, currency, provider_ref)
                      select tx_id, 9, payment_id, 'sales', 'D', 5, currency, provider_ref from ledger limit 1";
-    assert!(sqlx::query(one_sided).execute(pool).await.is_err());
+    let refused = sqlx::query(one_sided).execute(pool).await.expect_err("one-sided");
+    assert_eq!(mercato_chassis::error::constraint(&refused), Some("ledger_balanced"));
+    // Balanced, but no attempt of the payment it names; and balanced over two transactions only.
+    for (sides, constraint) in [
+        ("(gen_random_uuid(), 'D'), (gen_random_uuid(), 'C')", "ledger_balanced"),
+        ("('00000000-0000-0000-0000-000000000001'::uuid, 'D'), ('00000000-0000-0000-0000-000000000001', 'C')", "ledger_attempt"),
+    ] {
+        let insert = format!(
+            "insert into ledger (tx_id, line, payment_id, account, side, amount_minor, currency, provider_ref)
+             select s.tx_id, 7 + (row_number() over ())::smallint, l.payment_id, 'sales', s.side, 5, l.currency, l.provider_ref
+             from (select * from ledger limit 1) as l, (values {sides}) as s (tx_id, side)"
+        );
+        let refused = sqlx::query(sqlx::AssertSqlSafe(insert)).execute(pool).await.expect_err("no posting");
+        assert_eq!(mercato_chassis::error::constraint(&refused), Some(constraint));
+    }
     world.stop().await;
 }

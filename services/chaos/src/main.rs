@@ -1,0 +1,84 @@
+//! The fault harness as a program; `make chaos` runs it.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use mercato_chaos::{
+    acceptance,
+    nemesis::Nemesis,
+    run::{self, Options, Outcome},
+};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+/// Breaks the shop on purpose, under load, and checks that every promise held. Exit code 1 when one did not.
+#[derive(Debug, Parser)]
+#[command(name = "mercato-chaos", version)]
+struct Arguments {
+    /// What to run; without it a run of load and faults.
+    #[command(subcommand)]
+    command: Option<Scenario>,
+    /// The seed of all decisions; by default a new one.
+    #[arg(long, global = true)]
+    seed: Option<u64>,
+    /// Orders to place.
+    #[arg(long, default_value_t = 1000, global = true)]
+    orders: usize,
+    /// What goes wrong.
+    #[arg(long, value_enum, default_value_t = Nemesis::Mix, global = true)]
+    nemesis: Nemesis,
+    /// How long, in seconds.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(5..=86_400), global = true)]
+    seconds: u64,
+    /// Each role as a process of its own.
+    #[arg(long, global = true)]
+    apart: bool,
+    /// Where the folder of the run is made.
+    #[arg(long, default_value = "/var/tmp", global = true)]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Scenario {
+    /// 64 clients race for 10 units; and again while the service is killed twice.
+    Race,
+    /// The broker is down for 30 s under load.
+    KafkaOutage,
+    /// SIGTERM under load, with a client connected that says nothing.
+    Sigterm,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let ended = tokio::select! {
+        ended = chaos(&arguments) => ended,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match ended {
+        Ok(outcome) => {
+            println!("{}", outcome.report);
+            if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn chaos(arguments: &Arguments) -> Result<Outcome> {
+    let seed = arguments.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let options = Options {
+        seed,
+        orders: arguments.orders,
+        nemesis: arguments.nemesis,
+        time: Duration::from_secs(arguments.seconds),
+        apart: arguments.apart,
+        state: arguments.folder.join(format!("mercato-chaos-{}-{seed}", std::process::id())),
+    };
+    match arguments.command {
+        None => run::run(&options).await,
+        Some(Scenario::Race) => acceptance::race(&options).await,
+        Some(Scenario::KafkaOutage) => acceptance::kafka_outage(&options).await,
+        Some(Scenario::Sigterm) => acceptance::sigterm(&options).await,
+    }
+}
