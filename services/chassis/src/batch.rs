@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Fault;
 use crate::tasks::Tasks;
+use crate::work::LOST;
 
 struct Waiting<I, O> {
     item: I,
@@ -91,9 +92,24 @@ async fn run_batch<I, O>(
     }
 }
 
+/// A fault that lies with no item: the store is away, or too slow, or the commit went unanswered. Trying each half would only make it
+/// worse.
+fn everybodys(fault: &Fault) -> Option<Box<dyn Fn() -> Fault + Send>> {
+    match fault {
+        Fault::CommitUnknown => Some(Box::new(|| Fault::CommitUnknown)),
+        Fault::Saturated => Some(Box::new(|| Fault::Saturated)),
+        Fault::Timeout => Some(Box::new(|| Fault::Timeout)),
+        Fault::Unavailable { peer, detail } if peer != LOST => {
+            let (peer, detail) = (peer.clone(), detail.clone());
+            Some(Box::new(move || Fault::Unavailable { peer: peer.clone(), detail: detail.clone() }))
+        }
+        _ => None,
+    }
+}
+
 /// Runs a transaction for all items together; when it fails for a reason that may lie with one of them, for each half, and so on, so
 /// that one bad item fails alone. `run` gives one output an item, in order. After [`Fault::CommitUnknown`] nothing is run again: the
-/// items may have taken effect, and every one of them gets that fault.
+/// items may have taken effect, and every one of them gets that fault, as they do when the store is away.
 pub async fn together<T, O>(
     items: Vec<Arc<T>>,
     run: impl Fn(Vec<Arc<T>>) -> BoxFuture<'static, Result<Vec<O>, Fault>>,
@@ -110,9 +126,12 @@ pub async fn together<T, O>(
                 tracing::error!(items = part.len(), outputs = done.len(), "a batch must give one output for each item");
                 outputs.extend(part.iter().map(|_| Err(Fault::CommitUnknown)));
             }
-            Err(Fault::CommitUnknown) => outputs.extend(part.iter().map(|_| Err(Fault::CommitUnknown))),
             Err(fault) if part.len() == 1 => outputs.push(Err(fault)),
-            Err(_) => {
+            Err(fault) => {
+                if let Some(same) = everybodys(&fault) {
+                    outputs.extend(part.iter().map(|_| Err(same())));
+                    continue;
+                }
                 let right = part[part.len() / 2..].to_vec();
                 let left = part[..part.len() / 2].to_vec();
                 todo.push(right);
@@ -121,4 +140,49 @@ pub async fn together<T, O>(
         }
     }
     outputs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn numbers(n: u32) -> Vec<Arc<u32>> {
+        (0..n).map(Arc::new).collect()
+    }
+
+    #[tokio::test]
+    async fn one_bad_item_fails_alone_and_the_others_keep_their_order() {
+        let results = together(numbers(20), |part| {
+            Box::pin(async move {
+                if part.iter().any(|n| **n == 7) { Err(Fault::Internal("seven".into())) } else { Ok(part.iter().map(|n| **n).collect()) }
+            })
+        })
+        .await;
+        let told: Vec<Option<u32>> = results.iter().map(|r| r.as_ref().ok().copied()).collect();
+        assert_eq!(told, (0..20).map(|n| (n != 7).then_some(n)).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_asked_once() {
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let results: Vec<Result<u32, Fault>> = together(numbers(64), |_| {
+            RUNS.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Err(Fault::Unavailable { peer: "postgres".into(), detail: "away".into() }) })
+        })
+        .await;
+        assert_eq!((results.len(), RUNS.load(Ordering::Relaxed)), (64, 1));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_commit_is_never_run_again() {
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let results: Vec<Result<u32, Fault>> = together(numbers(8), |_| {
+            RUNS.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Err(Fault::CommitUnknown) })
+        })
+        .await;
+        assert!(results.iter().all(|r| matches!(r, Err(Fault::CommitUnknown))));
+        assert_eq!(RUNS.load(Ordering::Relaxed), 1);
+    }
 }

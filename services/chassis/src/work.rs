@@ -160,9 +160,12 @@ pub async fn finish(tx: &mut PgConnection, item: &Item) -> Result<bool, Fault> {
     Ok(true)
 }
 
+/// Who is unavailable when a lease was lost.
+pub(crate) const LOST: &str = "work";
+
 /// The error to roll back with when [`finish`] said false. It is not a conflict to be retried.
 pub fn lost() -> Fault {
-    Fault::Unavailable { peer: "work".into(), detail: "the lease of the item was lost".into() }
+    Fault::Unavailable { peer: LOST.into(), detail: "the lease of the item was lost".into() }
 }
 
 /// Takes an item back, running or not; a running worker cannot finish it any more.
