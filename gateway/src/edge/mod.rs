@@ -35,7 +35,7 @@ pub struct EdgeSettings {
     pub trusted_hops: u32,
     /// Memory at which Envoy defends itself, in bytes.
     pub max_heap_bytes: u64,
-    /// Where the access log goes.
+    /// Where the access log goes: `stdout` or a file.
     pub access_log: String,
     /// Origins of browsers that may call; regular expressions.
     pub cors_origins: Vec<String>,
@@ -109,7 +109,8 @@ pub fn render(settings: &EdgeSettings, descriptor: &Path) -> String {
         ("EDGE_PORT", settings.listen.port().to_string()),
         ("TRUSTED_HOPS", settings.trusted_hops.to_string()),
         ("TRACING", replies::tracing(settings)),
-        ("ACCESS_LOG", json!(settings.access_log).to_string()),
+        ("ACCESS_LOG_TYPE", format!("type.googleapis.com/envoy.extensions.access_loggers.{}", access_logger(settings).0)),
+        ("ACCESS_LOG_PATH", access_logger(settings).1),
         ("LOCAL_REPLIES", replies::mappers().to_string()),
         ("HEALTHY", clusters::healthy(&settings.upstream).to_string()),
         ("ISSUER", json!(settings.issuer).to_string()),
@@ -128,6 +129,15 @@ pub fn render(settings: &EdgeSettings, descriptor: &Path) -> String {
 fn lines(values: Vec<Value>, indent: usize) -> String {
     let pad = " ".repeat(indent);
     values.iter().map(|v| format!("\n{pad}- {v}")).collect()
+}
+
+/// The logger's type and the line with its path. Standard output has a type of its own: opened as a file it is refused to a process that
+/// did not open it itself.
+fn access_logger(settings: &EdgeSettings) -> (&'static str, String) {
+    match settings.access_log.as_str() {
+        "stdout" => ("stream.v3.StdoutAccessLog", String::new()),
+        path => ("file.v3.FileAccessLog", format!("              path: {}", json!(path))),
+    }
 }
 
 fn cors(origins: &[String]) -> Value {

@@ -38,7 +38,7 @@ fn settings(source: &mut Source) -> EdgeSettings {
         audience: tokens.audience,
         trusted_hops: source.number("MERCATO_EDGE_TRUSTED_HOPS", 0, 0..=10, "proxies in front whose word about the client counts"),
         max_heap_bytes: source.number("MERCATO_EDGE_MAX_HEAP_BYTES", 1 << 30, 1 << 26..=1 << 40, "memory at which envoy defends itself"),
-        access_log: source.string("MERCATO_EDGE_ACCESS_LOG", "/dev/stdout", "where the access log goes"),
+        access_log: source.string("MERCATO_EDGE_ACCESS_LOG", "stdout", "where the access log goes: stdout or a file"),
         cors_origins: source
             .string(
                 "MERCATO_CORS_ORIGINS",
