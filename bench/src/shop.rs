@@ -72,7 +72,7 @@ pub async fn sign_in(connection: &mut Connection, email: &str, password: &str) -
 /// Sets how many units there are.
 pub async fn set_stock(url: &str, token: &str, product: &str, units: u32) -> anyhow::Result<()> {
     let path = format!("/api/inventory/{product}");
-    let body = json!({ "stockLevel": units.to_string(), "warehouseId": "main" }).to_string();
+    let body = json!({ "stockLevel": units, "warehouseId": "main" }).to_string();
     let answer = Connection::to(url).send_patiently(&Ask::change(Method::PUT, &path, body).by(token)).await?;
     anyhow::ensure!(answer.status.is_success(), "setting stock: {} {}", answer.status, answer.text());
     Ok(())
@@ -80,12 +80,11 @@ pub async fn set_stock(url: &str, token: &str, product: &str, units: u32) -> any
 
 #[derive(Deserialize)]
 struct Stock {
-    available: String,
+    available: i64,
 }
 
 /// Units that can still be ordered.
 pub async fn available(url: &str, product: &str) -> anyhow::Result<i64> {
     let path = format!("/api/inventory/{product}");
-    let stock: Stock = Connection::to(url).send(&Ask::get(&path)).await?.json().context("stock")?;
-    stock.available.parse().context("stock is no number")
+    Ok(Connection::to(url).send(&Ask::get(&path)).await?.json::<Stock>().context("stock")?.available)
 }

@@ -242,9 +242,13 @@ async fn database(role: &dyn Role, settings: &Settings, tasks: &Tasks) -> Result
 async fn connect(pg: &PgSettings, patience: Duration, tasks: &Tasks) -> Result<Db, StartError> {
     let give_up = Instant::now() + patience;
     loop {
-        // A session of its own first: a pool keeps the cause of a failure to itself.
-        match reach(pg).await {
-            Ok(()) => return Ok(Db::connect(pg, tasks).await?),
+        // A session of its own first: a pool keeps the cause of a failure to itself. The pool may still be too slow over a slow link.
+        let connected = match reach(pg).await {
+            Ok(()) => Db::connect(pg, tasks).await,
+            Err(fault) => Err(fault),
+        };
+        match connected {
+            Ok(db) => return Ok(db),
             Err(fault) => {
                 // A missing database does not come by waiting.
                 let missing = matches!(&fault, Fault::Db(e) if e.as_database_error().and_then(|d| d.code()).as_deref() == Some("3D000"));

@@ -42,13 +42,13 @@ pub struct PgSettings {
 }
 
 impl PgSettings {
-    /// The settings every role starts from: 8 connections, 1 s for a connection, 500 ms for a lock, 2 s for a statement.
+    /// The settings every role starts from: 8 connections, 2 s for a connection (over a slow link it takes six round trips), 500 ms for a lock, 2 s for a statement.
     pub fn new(role: impl Into<String>, url: impl Into<String>) -> PgSettings {
         PgSettings {
             url: url.into(),
             role: role.into(),
             pool_size: 8,
-            acquire_timeout: Duration::from_millis(1000),
+            acquire_timeout: Duration::from_secs(2),
             lock_timeout: Duration::from_millis(500),
             statement_timeout: Duration::from_secs(2),
         }

@@ -14,6 +14,11 @@ use mercato_chassis::role::Platform;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// The system's allocator keeps what a thread once used: after some sign-ins each hashing thread held its 19 MiB blocks for good, 540 MB in
+/// all. This one gives memory back, and is faster on many small messages.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Mercato, a commerce backend. Settings are environment variables: `mercato config` lists them.
 #[derive(Parser)]
 #[command(version, about)]

@@ -73,7 +73,8 @@ pub struct Changed {
     pub events: Vec<StoredEvent>,
 }
 
-/// Writes orders at their new versions with the events that led there. The caller holds the rows' locks.
+/// Writes orders at their new versions with the events that led there. The caller holds the rows' locks. An order on its way touches no
+/// indexed column, so that PostgreSQL can keep the new version on the same page; the timer moves only once it has rung.
 pub async fn save_all(tx: &mut PgConnection, changed: &[&Changed]) -> Result<(), Fault> {
     let orders = || changed.iter().map(|c| &c.order);
     let snapshots: Vec<Vec<u8>> = orders().map(|o| order_to_proto(o).encode_to_vec()).collect();
@@ -86,7 +87,7 @@ pub async fn save_all(tx: &mut PgConnection, changed: &[&Changed]) -> Result<(),
          o as (
            update orders set status = c.status, payment_status = c.payment_status, open = c.open, stock_held = c.stock_held,
              payment_id = c.payment_id, version = c.version, snapshot = c.snapshot, updated_at = c.updated_at,
-             check_at = now() + interval '20 seconds', checks = 0, last_error = ''
+             check_at = case when orders.checks > 0 then now() + interval '20 seconds' else orders.check_at end, checks = 0, last_error = ''
            from c where orders.id = c.id and orders.version = c.before returning orders.id)
          insert into order_event (order_id, version, kind, payload, at)
          select o.id, e.version, e.kind, e.payload, e.at
