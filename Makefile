@@ -17,8 +17,8 @@ reset: ## stop everything and wipe the data
 test: ## every test, on real parts
 	@dev/test
 
-chaos: ## break a shop of its own under load and check every promise (SEED=n ORDERS=n NEMESIS=name SECONDS=n)
-	@SEED='$(SEED)' ORDERS='$(ORDERS)' NEMESIS='$(NEMESIS)' SECONDS_LONG='$(SECONDS)' dev/chaos
+chaos: ## break a shop of its own under load and check every promise (SEED=n ORDERS=n NEMESIS=name SECONDS=n FORM=name)
+	@SEED='$(SEED)' ORDERS='$(ORDERS)' NEMESIS='$(NEMESIS)' SECONDS_LONG='$(SECONDS)' FORM='$(FORM)' dev/chaos
 
 check: ## formatting, lints, scripts, licences, query descriptions
 	@dev/check

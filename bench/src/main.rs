@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod database;
 mod echo;
 mod floor;
 mod idle;
@@ -18,6 +19,7 @@ mod stub;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use processes::{Processes, quiet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -144,7 +146,9 @@ enum Scenario {
 }
 
 async fn scenarios(settings: &Settings, wanted: &[Scenario]) -> anyhow::Result<()> {
+    let processes = Processes::find(&settings.run_dir)?;
     for scenario in wanted {
+        quiet(&processes).await?;
         match scenario {
             Scenario::Read => read::run(settings).await.context("scenario read")?,
             Scenario::Order => order::run(settings).await.context("scenario order")?,

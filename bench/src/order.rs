@@ -1,6 +1,7 @@
 //! Scenario `order`: orders from POST until PAID, over many products and over one, beside a bare insert.
 
 use crate::Settings;
+use crate::database::{self, Work};
 use crate::floor;
 use crate::load::{Caller, Latencies, Outcome, closed};
 use crate::paid::{End, Paid};
@@ -22,7 +23,7 @@ use uuid::Uuid;
 const PRODUCTS: usize = 1000;
 /// Units of the hot product.
 const HOT_STOCK: u32 = 1_000_000;
-const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(3);
 /// After the last order is paid: what is still done for orders belongs to their cost.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -59,6 +60,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     introduce(settings, ids.len());
     rates(&spread, &one, &floor).print();
     costs(&processes, &idle, &spread, &one, &floor).print();
+    spread.work.table(spread.paying.count()).print();
     remarks(&[("spread", &spread), ("hot", &one)]);
     println!("Units of the hot product sold: {sold}; orders of it that ended PAID or are still under way: {}.\n", one.standing);
     Ok(())
@@ -69,7 +71,7 @@ fn introduce(settings: &Settings, products: usize) {
     println!(
         "{} customers, {} orders under way at any time, one unit of one product each; `spread` takes {products} products in turn, `hot` one. \
          Paid is when `order.payment_processed` arrives from Kafka. {:.1} s of ordering each; an order's cost includes the wait until all are \
-         paid and {} s after. The insert is one durable row of {} bytes.\n",
+         paid and {} s after. The insert is one durable row of {} bytes. `others`: cores kept busy by processes that are not part of this.\n",
         settings.customers,
         settings.in_flight,
         settings.share(2, 5).as_secs_f64(),
@@ -96,6 +98,7 @@ struct Ordered {
     paid_in_time: u64,
     time: Duration,
     cost: Cost,
+    work: Work,
     /// Orders that hold their unit, the warm-up's included.
     standing: u64,
     /// What was refused or went wrong, and how often.
@@ -130,11 +133,13 @@ impl Bench<'_> {
         closed(&mut buyers, WARM_UP).await;
         let warm = book.replace(Book::default());
         let time = self.settings.share(2, 5);
+        let before = database::work(&self.settings.database).await?;
         let meter = self.processes.start()?;
         let began = Instant::now();
         let outcome = closed(&mut buyers, time).await;
         tokio::time::sleep(SETTLE).await;
         let cost = meter.stop()?;
+        let work = database::work(&self.settings.database).await?.since(&before);
         drop(buyers);
         let book = book.into_inner();
         let within = |times: &[Instant]| times.iter().filter(|t| **t <= began + time).count().try_into().unwrap_or(u64::MAX);
@@ -146,6 +151,7 @@ impl Bench<'_> {
             paid_in_time: within(&book.paid),
             time,
             cost,
+            work,
             standing: warm.standing + book.standing,
             trouble: book.trouble,
             read_back,
@@ -256,7 +262,7 @@ fn answer_reason(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<Refused>(body).ok()?.details.into_iter().find_map(|d| d.reason)
 }
 
-fn rates(spread: &Ordered, hot: &Ordered, (floor, _): &(Outcome, Cost)) -> Table {
+fn rates(spread: &Ordered, hot: &Ordered, (floor, cost): &(Outcome, Cost)) -> Table {
     let mut table = Table::new([
         "load",
         "placed/s",
@@ -270,6 +276,7 @@ fn rates(spread: &Ordered, hot: &Ordered, (floor, _): &(Outcome, Cost)) -> Table
         "p99.9",
         "paid",
         "trouble",
+        "others",
     ]);
     let inserts = rate(floor.latencies.count(), floor.time);
     for (name, load) in [("spread", spread), ("hot", hot)] {
@@ -282,12 +289,12 @@ fn rates(spread: &Ordered, hot: &Ordered, (floor, _): &(Outcome, Cost)) -> Table
         ];
         row.extend(load.placing.percentiles([500, 990, 999]).map(millis));
         row.extend(load.paying.percentiles([500, 990, 999]).map(millis));
-        row.extend([load.paying.count().to_string(), load.trouble.values().sum::<u64>().to_string()]);
+        row.extend([load.paying.count().to_string(), load.trouble.values().sum::<u64>().to_string(), load.cost.others()]);
         table.row(row);
     }
     let mut row = vec!["bare insert".to_owned(), format!("{inserts:.0}"), "-".into(), "100 %".into()];
     row.extend(floor.latencies.percentiles([500, 990, 999]).map(millis));
-    row.extend(["-".into(), "-".into(), "-".into(), "-".into(), floor.failed.to_string()]);
+    row.extend(["-".into(), "-".into(), "-".into(), "-".into(), floor.failed.to_string(), cost.others()]);
     table.row(row);
     table
 }
@@ -317,6 +324,7 @@ fn costs(processes: &Processes, idle: &Cost, spread: &Ordered, hot: &Ordered, (f
 }
 
 fn remarks(loads: &[(&str, &Ordered)]) {
+    println!("The last table is of `spread`, from PostgreSQL's own statistics.");
     println!("`less idle`: without what each process used in {} s before, when nothing was asked.", IDLE.as_secs());
     for (name, load) in loads {
         let trouble: Vec<String> = load.trouble.iter().map(|(what, n)| format!("{n} x {what}")).collect();

@@ -10,6 +10,10 @@ pub const GENERATOR: &str = "load generator";
 /// Names in the order people expect them; any other follows.
 const ORDER: &[&str] =
     &["mercato", "catalog", "inventory", "ordering", "payment", "customer", "gateway", "envoy", "postgres", "kafka", "redis", "provider"];
+/// CPU of all within a second that counts as rest.
+const QUIET: Duration = Duration::from_millis(300);
+/// How long rest is waited for.
+const PATIENCE_SECONDS: u32 = 30;
 /// Ticks a second of the times in /proc/PID/stat: USER_HZ, 100 in every Linux ABI.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -68,7 +72,7 @@ impl Processes {
 
     /// Starts to measure.
     pub fn start(&self) -> anyhow::Result<Meter<'_>> {
-        Ok(Meter { processes: self, began: Instant::now(), before: self.cpu()? })
+        Ok(Meter { processes: self, began: Instant::now(), before: self.cpu()?, busy: busy()? })
     }
 
     /// CPU of each since it was started.
@@ -91,6 +95,7 @@ pub struct Meter<'p> {
     processes: &'p Processes,
     began: Instant,
     before: BTreeMap<String, Duration>,
+    busy: Duration,
 }
 
 impl Meter<'_> {
@@ -101,7 +106,9 @@ impl Meter<'_> {
             let before = self.before.get(&name).copied().unwrap_or_default();
             (name, cpu.saturating_sub(before))
         });
-        Ok(Cost { cpu: used.collect(), time: self.began.elapsed() })
+        let cpu: BTreeMap<String, Duration> = used.collect();
+        let others = busy()?.saturating_sub(self.busy).saturating_sub(cpu.values().sum());
+        Ok(Cost { cpu, others, time: self.began.elapsed() })
     }
 }
 
@@ -110,11 +117,18 @@ impl Meter<'_> {
 pub struct Cost {
     /// By name.
     pub cpu: BTreeMap<String, Duration>,
+    /// By everybody else on the machine, and what its host took away: while it is large, rates and latencies say little.
+    pub others: Duration,
     /// How long it was measured.
     pub time: Duration,
 }
 
 impl Cost {
+    /// Cores that others kept busy, as text.
+    pub fn others(&self) -> String {
+        if self.time.is_zero() { "-".into() } else { format!("{:.2}", self.others.as_secs_f64() / self.time.as_secs_f64()) }
+    }
+
     /// CPU of one process.
     pub fn of(&self, name: &str) -> Duration {
         self.cpu.get(name).copied().unwrap_or_default()
@@ -134,6 +148,18 @@ pub async fn idle(processes: &Processes, time: Duration) -> anyhow::Result<Cost>
     let meter = processes.start()?;
     tokio::time::sleep(time).await;
     meter.stop()
+}
+
+/// Waits until nobody has much to do any more, such as what a fresh seed or the load before left behind.
+pub async fn quiet(processes: &Processes) -> anyhow::Result<()> {
+    for _ in 0..PATIENCE_SECONDS {
+        let cost = idle(processes, Duration::from_secs(1)).await?;
+        if cost.cpu.values().sum::<Duration>() < QUIET {
+            return Ok(());
+        }
+    }
+    eprintln!("the shop does not come to rest within {PATIENCE_SECONDS} s: what it does counts as its idling");
+    Ok(())
 }
 
 /// Memory of a process and its children in bytes: the proportional share where the kernel tells, else what is resident.
@@ -172,6 +198,15 @@ pub fn age(pid: u32) -> anyhow::Result<Duration> {
 pub fn pid(run_dir: &Path, name: &str) -> Option<u32> {
     let pid = std::fs::read_to_string(run_dir.join(format!("{name}.pid"))).ok()?.trim().parse().ok()?;
     works_for(pid, name).then_some(pid)
+}
+
+/// What all cores together have worked since the machine was started.
+fn busy() -> anyhow::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let fields: Vec<u64> = text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal
+    let ticks: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|n| fields.get(*n)).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Each process of the stack works in a folder of its own name; an id that was given out again does not.
@@ -231,7 +266,11 @@ mod tests {
 
     #[test]
     fn idle_use_is_subtracted_by_time() {
-        let cost = |ms, s| Cost { cpu: BTreeMap::from([("kafka".to_owned(), Duration::from_millis(ms))]), time: Duration::from_secs(s) };
+        let cost = |ms, s| Cost {
+            cpu: BTreeMap::from([("kafka".to_owned(), Duration::from_millis(ms))]),
+            time: Duration::from_secs(s),
+            ..Cost::default()
+        };
         assert_eq!(cost(1000, 10).less(&cost(30, 3), "kafka"), Duration::from_millis(900));
     }
 }

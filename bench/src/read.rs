@@ -23,7 +23,7 @@ const STREAMS: u32 = 8;
 const OPEN_CALLERS: u32 = 256;
 /// Loads that share the scenario's time: shop and echo, REST and gRPC, closed and open.
 const LOADS: u32 = 8;
-const WARM_UP: Duration = Duration::from_millis(700);
+const WARM_UP: Duration = Duration::from_millis(1500);
 
 /// Runs it.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
@@ -42,7 +42,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         "{} products in turn; the echo answers with one of the middle size, {} bytes as protobuf. REST: {} connections; gRPC: {} calls \
          under way on {} connections. The open loop sends half of what the shop's closed loop reached, to both; its latencies count from \
          when a request was due. {:.1} s each. CPU in microseconds a request, idle use included; `service` is the shop's own processes, or \
-         the echo.\n",
+         the echo. `others`: cores kept busy by processes that are not part of this.\n",
         products.len(),
         typical.encoded_len(),
         settings.connections,
@@ -84,6 +84,7 @@ impl Bench<'_> {
             "redis",
             "load gen.",
             "failed",
+            "others",
         ]);
         for protocol in [Protocol::Rest, Protocol::Grpc] {
             let floor = self.load(protocol, echo, None).await?;
@@ -151,7 +152,7 @@ impl Bench<'_> {
         let mut row = vec![name.to_owned(), format!("{reached:.0}"), ratio, millis(p50), millis(p99), millis(p999)];
         let parts = [service, edge, cost.of("postgres"), cost.of("kafka"), cost.of("redis"), cost.of(GENERATOR)];
         row.extend(parts.map(|cpu| micros_each(cpu, count)));
-        row.push(outcome.failed.to_string());
+        row.extend([outcome.failed.to_string(), cost.others()]);
         eprintln!("{name}: {reached:.0} requests a second");
         row
     }

@@ -92,6 +92,12 @@ fn action(settings: &EdgeSettings, method: &Method) -> Value {
         });
     }
     if method.idempotency != Idempotency::ReadOnly {
+        // a connection that was refused, or a stream that was, never reached a service
+        route["retry_policy"] = json!({
+            "retry_on": "connect-failure,refused-stream",
+            "num_retries": 2,
+            "retry_back_off": { "base_interval": "0.1s", "max_interval": "1s" }
+        });
         route["rate_limits"] = json!([{ "actions": limit(method) }]);
     }
     route

@@ -8,9 +8,10 @@ use crate::{
     load::{self, Demand, Shop},
     nemesis::EXIT,
     process::Env,
+    proxy::Link,
     run::{Options, Outcome, facts, revive},
     settle,
-    world::{Programs, Target, World},
+    world::{Form, Programs, Target, World},
 };
 use anyhow::{Context, Result};
 use futures_util::future::join_all;
@@ -28,6 +29,10 @@ const UNITS: usize = 10;
 /// Clients while a service is asked to end, and how often it is.
 const BUSY: usize = 24;
 const TERMS: usize = 3;
+/// A request needs at most this long to reach the service; one sent later may find the door closed, and was never in flight.
+const ARRIVAL: Duration = Duration::from_millis(25);
+/// The database answers late by this much, so that requests are in flight for a while.
+const LATE: Duration = Duration::from_millis(2);
 /// How long the broker is away.
 const OUTAGE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -75,7 +80,7 @@ impl Findings {
 }
 
 async fn world(options: &Options) -> Result<World> {
-    World::start(Programs::from_env()?, &options.state, options.apart, &Env::new()).await.context("the shop does not start")
+    World::start(Programs::from_env()?, &options.state, options.form, &Env::new()).await.context("the shop does not start")
 }
 
 /// 64 clients want 10 units: exactly 10 orders are paid, 54 are refused clearly. Once in peace, once while the process that takes the
@@ -92,7 +97,7 @@ pub async fn race(options: &Options) -> Result<Outcome> {
     shop.prices.insert(second, 250);
     let (mut findings, history) = (Findings::default(), History::default());
     run_race(&shop, &history, shop.hot, "calm", Duration::ZERO).await;
-    let service = Target::Service(if options.apart { "ordering" } else { "mercato" });
+    let service = Target::Service(if options.form == Form::Apart { "ordering" } else { "mercato" });
     let kills = async {
         for pause in [400, 3000] {
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -194,17 +199,20 @@ pub async fn sigterm(options: &Options) -> Result<Outcome> {
     let mut world = world(options).await?;
     let shop = Arc::new(load::furnish(&world, BUSY, 20).await?);
     let (mut findings, history) = (Findings::default(), Arc::new(History::default()));
-    let demand = Demand { seed: options.seed, orders: options.orders.max(1000), time: Duration::from_secs(25), patience: PATIENCE };
+    let demand = Demand { seed: options.seed, orders: options.orders.min(400), time: Duration::from_secs(25), patience: PATIENCE };
     let deaths = Mutex::new(Vec::new());
+    world.database_link.set(Link::Slow(LATE));
     let terms = terminate_all(&world, &history);
     let (terms, ()) = tokio::select! {
         both = async { tokio::join!(terms, load::run(&shop, &history, demand)) } => both,
         () = revive(&world, &history, &deaths) => unreachable!("it goes on for ever"),
     };
+    world.database_link.set(Link::Good);
     let ops = history.ops();
     for (service, at, took, gone) in terms? {
         findings.demand(took.is_some(), || format!("{service} still ran {EXIT:?} after SIGTERM"));
-        let flying = |op: &&Op| !op.key.is_empty() && op.invoked < at && op.tries.first().is_some_and(|(answered, _)| *answered >= at);
+        let flying =
+            |op: &&Op| !op.key.is_empty() && op.invoked + ARRIVAL < at && op.tries.first().is_some_and(|(answered, _)| *answered >= at);
         let flying: Vec<&Op> = ops.iter().filter(flying).collect();
         let cut: Vec<&&Op> = flying.iter().filter(|op| op.tries.first().is_some_and(|(_, reply)| !reply.definite())).collect();
         let took = took.unwrap_or_default();

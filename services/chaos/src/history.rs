@@ -118,8 +118,10 @@ pub struct Op {
     pub invoked: Duration,
     /// Each try: when its outcome was known, and what it was.
     pub tries: Vec<(Duration, Reply)>,
-    /// A deliberate repetition of an operation that had its answer.
+    /// A deliberate repetition of another operation.
     pub repeated: bool,
+    /// The customer asked once and went away whatever the answer was.
+    pub abandoned: bool,
 }
 
 impl Op {
@@ -167,7 +169,7 @@ impl History {
         let invoked = self.now();
         let mut ops = self.lock();
         let id = ops.len();
-        ops.push(Op { id, subject, way, key: key.to_owned(), ask, invoked, tries: Vec::new(), repeated });
+        ops.push(Op { id, subject, way, key: key.to_owned(), ask, invoked, tries: Vec::new(), repeated, abandoned: false });
         id
     }
 
@@ -175,6 +177,11 @@ impl History {
     pub fn note(&self, op: usize, reply: Reply) {
         let at = self.now();
         self.lock()[op].tries.push((at, reply));
+    }
+
+    /// Notes that the customer will not come back for the answer.
+    pub fn abandon(&self, op: usize) {
+        self.lock()[op].abandoned = true;
     }
 
     /// A copy of everything so far.
@@ -185,6 +192,17 @@ impl History {
     /// How many orders were answered with ok.
     pub fn placed(&self) -> usize {
         self.lock().iter().filter(|op| op.places() && !op.repeated && op.outcome().and_then(Reply::seen).is_some()).count()
+    }
+
+    /// What clients heard instead of a definite answer in this time, and how often; cut short.
+    pub fn unknowns(&self, from: Duration, to: Duration) -> BTreeMap<String, usize> {
+        let mut heard = BTreeMap::new();
+        for (at, reply) in self.lock().iter().flat_map(|op| &op.tries) {
+            if let (Reply::Unknown(text), true) = (reply, (from..to).contains(at)) {
+                *heard.entry(text.chars().take(160).collect()).or_default() += 1;
+            }
+        }
+        heard
     }
 
     /// The first order placed after this moment: invoked and answered with ok after it.

@@ -127,10 +127,16 @@ impl Client {
         let (lines, token, way) = (self.basket(), self.token(), self.way());
         let key = format!("chaos-{:016x}", self.rng.next_u64());
         let (cancels, reads, pries) = (self.rng.random_bool(0.12), self.rng.random_bool(0.5), self.rng.random_bool(0.05));
-        let twin = self.rng.random_bool(0.08);
+        let (twin, leaves) = (self.rng.random_bool(0.08), self.rng.random_bool(0.05));
         let me = self.shop.customers[self.n].clone();
         let ask = Ask::Place { lines, token };
-        let placed = if twin {
+        let placed = if leaves {
+            let op = self.history.invoke(me.id, way, &key, ask.clone(), false);
+            self.history.abandon(op);
+            let reply = me.ask(way, &key, &ask).await;
+            self.history.note(op, reply.clone());
+            Some(reply)
+        } else if twin {
             // the impatient click twice: the same request twice at once
             let (one, _) = tokio::join!(self.persist(&me, way, &key, ask.clone(), false), self.persist(&me, way, &key, ask, true));
             one
@@ -223,7 +229,7 @@ pub async fn until_definite(
 
 /// Asks again for everything that is still unknown.
 pub async fn resolve(shop: &Shop, history: &History, patience: Duration) {
-    for op in history.ops().into_iter().filter(|op| !op.key.is_empty() && op.outcome().is_none()) {
+    for op in history.ops().into_iter().filter(|op| !op.key.is_empty() && !op.abandoned && op.outcome().is_none()) {
         if let Some(who) = shop.customers.iter().find(|customer| customer.id == op.subject) {
             until_definite(history, op.id, who, op.way, &op.key, &op.ask, patience).await;
         }

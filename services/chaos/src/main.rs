@@ -6,8 +6,10 @@ use mercato_chaos::{
     acceptance,
     nemesis::Nemesis,
     run::{self, Options, Outcome},
+    world::Form,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Breaks the shop on purpose, under load, and checks that every promise held. Exit code 1 when one did not.
 #[derive(Debug, Parser)]
@@ -28,9 +30,9 @@ struct Arguments {
     /// How long, in seconds.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(5..=86_400), global = true)]
     seconds: u64,
-    /// Each role as a process of its own.
-    #[arg(long, global = true)]
-    apart: bool,
+    /// How the roles are divided among processes.
+    #[arg(long, value_enum, default_value_t = Form::Together, global = true)]
+    form: Form,
     /// Where the folder of the run is made.
     #[arg(long, default_value = "/var/tmp", global = true)]
     folder: PathBuf,
@@ -51,7 +53,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let ended = tokio::select! {
         ended = chaos(&arguments) => ended,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        () = asked_to_stop() => Err(anyhow::anyhow!("interrupted")),
     };
     match ended {
         Ok(outcome) => {
@@ -65,6 +67,15 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Ctrl-C or SIGTERM: what was started is taken down all the same.
+async fn asked_to_stop() {
+    let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be set");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
 async fn chaos(arguments: &Arguments) -> Result<Outcome> {
     let seed = arguments.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let options = Options {
@@ -72,7 +83,7 @@ async fn chaos(arguments: &Arguments) -> Result<Outcome> {
         orders: arguments.orders,
         nemesis: arguments.nemesis,
         time: Duration::from_secs(arguments.seconds),
-        apart: arguments.apart,
+        form: arguments.form,
         state: arguments.folder.join(format!("mercato-chaos-{}-{seed}", std::process::id())),
     };
     match arguments.command {

@@ -97,6 +97,7 @@ pub struct Struck {
 enum Wound {
     Restart(Target),
     GoOn(Target),
+    Starts(Target),
     Links,
     Behaviour,
     Healed,
@@ -145,8 +146,8 @@ pub async fn attack(world: &World, history: &History, nemesis: Nemesis, seed: u6
         tokio::time::sleep(hurt).await;
         let ended = history.now();
         let what = wounds.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>().join(" + ");
-        // the stores first: services wait for them when they start
-        wounds.sort_by_key(|(_, wound)| matches!(wound, Wound::Restart(Target::Service(_))));
+        // stores and links first: services wait for them when they start
+        wounds.sort_by_key(|(_, wound)| matches!(wound, Wound::Restart(Target::Service(_)) | Wound::Starts(_)));
         for (what, wound) in wounds {
             mend(world, wound).await.with_context(|| format!("after {what}"))?;
         }
@@ -183,8 +184,8 @@ async fn strike(world: &World, nemesis: Nemesis, rng: &mut StdRng) -> Result<(St
             let took = world.terminate(service, EXIT).await?;
             let took = took.with_context(|| format!("{service} still ran {EXIT:?} after SIGTERM"))?;
             world.launch(service).await?;
-            world.ready(service).await?;
-            (format!("SIGTERM to {service}, gone in {:.1} s", took.as_secs_f64()), Wound::Healed)
+            // ready at the latest when what else is wrong has healed
+            (format!("SIGTERM to {service}, gone in {:.1} s", took.as_secs_f64()), Wound::Starts(service))
         }
         Nemesis::HalfOpen => (cut(world, rng), Wound::Links),
         Nemesis::SlowLink => {
@@ -248,6 +249,7 @@ async fn mend(world: &World, wound: Wound) -> Result<()> {
             world.launch(target).await?;
             world.ready(target).await?;
         }
+        Wound::Starts(target) => world.ready(target).await?,
         Wound::GoOn(target) => world.freeze(target, "CONT").await?,
         Wound::Links => {
             world.database_link.set(Link::Good);

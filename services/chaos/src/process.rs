@@ -67,16 +67,35 @@ pub fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-/// Pairs of free loopback ports that follow each other, below those the kernel gives to clients; the first of each pair.
-pub fn free_ports(many: usize) -> Vec<u16> {
-    let mut held: Vec<(u16, TcpListener, TcpListener)> = Vec::new();
-    while held.len() < many {
-        let port = 10_000 + rand::random::<u16>() % 7_000 * 2;
-        if let (Ok(one), Ok(two)) = (TcpListener::bind(("127.0.0.1", port)), TcpListener::bind(("127.0.0.1", port + 1))) {
-            held.push((port, one, two));
+/// Loopback ports for one run, below those the kernel gives to clients. The first is held as long as this lives, so that another run takes
+/// other ports even while a process of this one is dead and its port free.
+#[derive(Debug)]
+pub struct Ports {
+    _claim: TcpListener,
+    rest: std::ops::Range<u16>,
+}
+
+const BLOCK: u16 = 50;
+
+impl Ports {
+    /// Takes a block of which every port is free.
+    pub fn claim() -> Self {
+        loop {
+            let first = 10_000 + rand::random::<u16>() % 280 * BLOCK;
+            let Ok(claim) = TcpListener::bind(("127.0.0.1", first)) else { continue };
+            let rest = first + 2..first + BLOCK;
+            if rest.clone().all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+                return Self { _claim: claim, rest };
+            }
         }
     }
-    held.into_iter().map(|(port, ..)| port).collect()
+
+    /// A port of the block; the one after it is not given out.
+    pub fn pair(&mut self) -> u16 {
+        let port = self.rest.next().expect("a block has ports for every process");
+        self.rest.next();
+        port
+    }
 }
 
 /// Waits until the address answers, with 200 unless any answer will do.

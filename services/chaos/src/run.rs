@@ -9,10 +9,11 @@ use crate::{
     nemesis::{self, Nemesis, Struck},
     process::Env,
     settle,
-    world::{Programs, World},
+    world::{Form, Programs, World},
 };
 use anyhow::{Context, Result};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -20,6 +21,8 @@ use std::{
 
 /// The shop must take orders again this long after the end of a fault.
 const RECOVERY: Duration = Duration::from_secs(60);
+/// A recovery that takes longer is told with what clients heard meanwhile.
+const PROMPT: Duration = Duration::from_secs(3);
 /// It must be quiet this long after the last fault.
 const SETTLE: Duration = Duration::from_secs(240);
 const REPEATS: usize = 40;
@@ -35,8 +38,8 @@ pub struct Options {
     pub nemesis: Nemesis,
     /// How long.
     pub time: Duration,
-    /// Each role as a process of its own.
-    pub apart: bool,
+    /// How the roles are divided among processes.
+    pub form: Form,
     /// The folder of the run; must not exist yet.
     pub state: PathBuf,
 }
@@ -55,7 +58,7 @@ pub struct Outcome {
 /// When the shop cannot be started, hurt, healed or read.
 pub async fn run(options: &Options) -> Result<Outcome> {
     let programs = Programs::from_env()?;
-    let mut world = World::start(programs, &options.state, options.apart, &Env::new()).await.context("the shop does not start")?;
+    let mut world = World::start(programs, &options.state, options.form, &Env::new()).await.context("the shop does not start")?;
     eprintln!("the shop runs at {}; logs in {}", world.edge(), world.logs().display());
     let result = judge(&world, options).await;
     let clean = result.as_ref().is_ok_and(|outcome| outcome.violations.is_empty());
@@ -131,17 +134,25 @@ pub async fn revive(world: &World, history: &History, deaths: &Mutex<Vec<String>
 }
 
 fn recoveries(history: &History, struck: &[Struck], violations: &mut Vec<String>) -> Vec<String> {
-    let lines = struck.iter().map(|fault| {
-        let again = history.first_success_after(fault.ended).map(|at| at.saturating_sub(fault.ended));
+    let mut lines = Vec::new();
+    for fault in struck {
+        let success = history.first_success_after(fault.ended);
+        let again = success.map(|at| at.saturating_sub(fault.ended));
         if again.is_none_or(|again| again > RECOVERY) {
             violations.push(format!("no order for {again:?} after the end of: {}", fault.what));
         }
         let seconds = again.map_or("never".to_owned(), |again| format!("{:.2} s", again.as_secs_f64()));
         let (began, lasted) = (fault.began.as_secs_f64(), (fault.ended - fault.began).as_secs_f64());
         let ready = (fault.ready - fault.ended).as_secs_f64();
-        format!("  {began:6.1} s  {} for {lasted:.1} s; ready {ready:.2} s, first order {seconds} after its end", fault.what)
-    });
-    lines.collect()
+        lines.push(format!("  {began:6.1} s  {} for {lasted:.1} s; ready {ready:.2} s, first order {seconds} after its end", fault.what));
+        if again.is_none_or(|again| again > PROMPT) {
+            let heard = history.unknowns(fault.ended, success.unwrap_or(Duration::MAX));
+            let mut heard: Vec<_> = heard.into_iter().map(|(text, times)| (times, text)).collect();
+            heard.sort_unstable_by(|one, other| other.cmp(one));
+            lines.extend(heard.iter().take(4).map(|(times, text)| format!("            until then {times} x {text}")));
+        }
+    }
+    lines
 }
 
 fn report(
@@ -156,11 +167,14 @@ fn report(
     let count = |wanted: &dyn Fn(&Reply) -> bool| placed.iter().filter(|op| op.outcome().is_some_and(wanted)).count();
     let first_unknown = |op: &&&Op| op.tries.first().is_some_and(|(_, reply)| !reply.definite());
     let unknown = placed.iter().filter(first_unknown).count();
+    let left = placed.iter().filter(|op| op.abandoned && op.outcome().is_none()).count();
     let resolved = placed.iter().filter(first_unknown).filter(|op| op.outcome().is_some()).count();
+    let records = facts.topics.values().flatten();
+    let repeats = records.clone().count() - records.clone().map(|record| record.event).collect::<BTreeSet<_>>().len();
     let mut lines = vec![
-        format!("seed {}, nemesis {:?}, {} s, {}", options.seed, options.nemesis, options.time.as_secs(), form(options.apart)),
+        format!("seed {}, nemesis {:?}, {} s, roles {:?}", options.seed, options.nemesis, options.time.as_secs(), options.form),
         format!(
-            "orders: {} asked, {} ok, {} refused; {unknown} unknown at first, {resolved} of them resolved",
+            "orders: {} asked, {} ok, {} refused; {unknown} unknown at first, {resolved} of them resolved, {left} customers went away",
             placed.len(),
             count(&|reply| reply.seen().is_some()),
             count(&|reply| reply.reason().is_some()),
@@ -168,11 +182,11 @@ fn report(
         format!("ended as: {}", tally(facts.orders.iter().map(|order| order.status.as_str()))),
         format!("refused as: {}", tally(placed.iter().filter_map(|op| op.outcome()?.reason()))),
         format!(
-            "events: {}; provider: {}",
-            facts.topics.values().map(Vec::len).sum::<usize>(),
+            "events: {}, {repeats} of them repeats; provider: {}",
+            records.clone().count(),
             tally(facts.provider.iter().map(|entry| entry.kind.as_str()))
         ),
-        format!("faults: {}", recoveries.len()),
+        format!("faults: {}", recoveries.iter().filter(|line| !line.contains("until then")).count()),
     ];
     lines.extend_from_slice(recoveries);
     lines.extend(deaths.iter().map(|death| format!("  restarted: {death}")));
@@ -193,12 +207,8 @@ fn report(
     lines.join("\n")
 }
 
-fn form(apart: bool) -> &'static str {
-    if apart { "roles apart" } else { "roles together" }
-}
-
 fn tally<'t>(words: impl Iterator<Item = &'t str>) -> String {
-    let mut counts = std::collections::BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for word in words {
         *counts.entry(word).or_insert(0) += 1;
     }

@@ -1,7 +1,7 @@
 //! The shop under attack: parts, provider, executable and edge of its own, on free ports and in a folder of its own.
 
 use crate::{
-    process::{Env, answers, finish, free_ports, signal, spawn},
+    process::{Env, Ports, answers, finish, signal, spawn},
     proxy::Proxy,
 };
 use anyhow::{Context, Result, bail};
@@ -34,7 +34,7 @@ pub enum Target {
     Envoy,
     /// The payment provider.
     Provider,
-    /// All roles in one process (`mercato`), or one role.
+    /// All roles in one process (`mercato` and, for twins, `second`), or one role.
     Service(&'static str),
 }
 
@@ -48,6 +48,28 @@ impl fmt::Display for Target {
             Self::Provider => "provider",
             Self::Service(name) => name,
         })
+    }
+}
+
+/// How the roles are divided among processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// All in one process.
+    Together,
+    /// Each role a process of its own.
+    Apart,
+    /// Two processes with all roles each, on the same databases and topics. The edge knows the first; the second relays, consumes and
+    /// works all the same.
+    Twins,
+}
+
+impl Form {
+    fn services(self) -> Vec<&'static str> {
+        match self {
+            Self::Together => vec!["mercato"],
+            Self::Apart => ROLES.to_vec(),
+            Self::Twins => vec!["mercato", "second"],
+        }
     }
 }
 
@@ -84,9 +106,10 @@ impl Programs {
     }
 }
 
-/// Loopback ports of everything.
-#[derive(Debug, Clone)]
-struct Ports {
+/// Where everything listens on loopback.
+#[derive(Debug)]
+struct Doors {
+    _block: Ports,
     postgres: u16,
     redis: u16,
     kafka: u16,
@@ -102,7 +125,7 @@ struct Ports {
 pub struct World {
     state: PathBuf,
     programs: Programs,
-    ports: Ports,
+    ports: Doors,
     env: Env,
     services: Vec<&'static str>,
     children: Mutex<HashMap<Target, Child>>,
@@ -116,15 +139,15 @@ pub struct World {
 }
 
 impl World {
-    /// Starts everything in the folder `state`, which must not exist yet. With `apart` each role is a process of its own.
+    /// Starts everything in the folder `state`, which must not exist yet.
     ///
     /// # Errors
     /// What did not start, with the end of its log.
-    pub async fn start(programs: Programs, state: &Path, apart: bool, more: &Env) -> Result<Self> {
+    pub async fn start(programs: Programs, state: &Path, form: Form, more: &Env) -> Result<Self> {
         std::fs::create_dir_all(state.join("logs")).with_context(|| format!("create {}", state.display()))?;
         let programs = keep_programs(programs, state)?;
-        let services: Vec<&'static str> = if apart { ROLES.to_vec() } else { vec!["mercato"] };
-        let ports = ports(&services);
+        let services = form.services();
+        let ports = doors(&services);
         let (database_link, provider_link) = (Proxy::start(ports.postgres).await?, Proxy::start(ports.provider).await?);
         let staff = ("staff@example.com".to_owned(), secret());
         let mut world = Self {
@@ -142,7 +165,7 @@ impl World {
         for part in PARTS {
             world.part("start", part).await?;
         }
-        world.env = world.environment(apart, more)?;
+        world.env = world.environment(form, more)?;
         let direct = Env::from([("DATABASE_URL".to_owned(), world.database_url("postgres")?)]);
         let direct: Env = world.env.clone().into_iter().chain(direct).collect();
         finish(&world.log("migrate"), &world.programs.mercato, &["migrate"], &direct).await?;
@@ -206,7 +229,7 @@ impl World {
         self.state.join(format!("logs/{name}.log"))
     }
 
-    fn environment(&self, apart: bool, more: &Env) -> Result<Env> {
+    fn environment(&self, form: Form, more: &Env) -> Result<Env> {
         let direct = self.database_url("postgres")?;
         let through = direct.replace(&format!(":{}/", self.ports.postgres), &format!(":{}/", self.database_link.port()));
         let local = |port: u16| format!("127.0.0.1:{port}");
@@ -244,7 +267,7 @@ impl World {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-        if apart {
+        if form == Form::Apart {
             env.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
             env.extend(
                 ROLES.iter().map(|role| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://{}", local(ports.grpc[role])))),
@@ -259,6 +282,9 @@ impl World {
         env.insert("MERCATO_GRPC_ADDR".into(), format!("127.0.0.1:{}", self.grpc_port(service)));
         if let Some(port) = self.ports.admin.get(service) {
             env.insert("MERCATO_ADMIN_ADDR".into(), format!("127.0.0.1:{port}"));
+            if service == "second" {
+                env.insert("MERCATO_GATEWAY_HTTP_ADDR".into(), format!("127.0.0.1:{}", port + 1));
+            }
         }
         env
     }
@@ -344,7 +370,7 @@ impl World {
                 spawn(&log, &self.programs.provider, &["--addr", &address, "--data", &data], &self.env)?
             }
             Target::Service(service) => {
-                let role = if service == "mercato" { "all" } else { service };
+                let role = if ROLES.contains(&service) { service } else { "all" };
                 spawn(&log, &self.programs.mercato, &["run", "--role", role], &self.env_of(service))?
             }
         };
@@ -416,10 +442,10 @@ fn keep_programs(programs: Programs, state: &Path) -> Result<Programs> {
     Ok(Programs { mercato: keep(&programs.mercato)?, provider: keep(&programs.provider)?, ..programs })
 }
 
-fn ports(services: &[&'static str]) -> Ports {
-    let mut free = free_ports(7 + 2 * services.len()).into_iter();
-    let mut next = || free.next().expect("as many as asked for");
-    Ports {
+fn doors(services: &[&'static str]) -> Doors {
+    let mut block = Ports::claim();
+    let mut next = || block.pair();
+    Doors {
         postgres: next(),
         redis: next(),
         kafka: next(),
@@ -429,6 +455,7 @@ fn ports(services: &[&'static str]) -> Ports {
         http: next(),
         grpc: services.iter().map(|name| (*name, next())).collect(),
         admin: services.iter().map(|name| (*name, next())).collect(),
+        _block: block,
     }
 }
 

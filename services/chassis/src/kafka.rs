@@ -53,6 +53,10 @@ impl KafkaSettings {
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.keepalive.enable", "true")
+            // A broker that wakes from a stall can tell a client that a partition has no leader; until it asks again the client sends
+            // nothing, and by default a producer asks every five minutes.
+            .set("topic.metadata.refresh.interval.ms", "5000")
+            .set("topic.metadata.refresh.fast.interval.ms", "250")
             .set_log_level(RDKafkaLogLevel::Warning);
         config
     }
@@ -66,7 +70,7 @@ impl KafkaSettings {
             .set("partitioner", "murmur2_random")
             .set("compression.type", "lz4")
             .set("message.max.bytes", "1000000")
-            .set("delivery.timeout.ms", "120000")
+            .set("delivery.timeout.ms", "30000")
             .create_with_context(Logged)
             .map_err(unavailable)
     }
@@ -86,8 +90,7 @@ impl KafkaSettings {
             .set("max.poll.interval.ms", "60000")
             .set("queued.min.messages", "1000")
             .set("queued.max.messages.kbytes", "8192")
-            .set("fetch.error.backoff.ms", "100")
-            .set("topic.metadata.refresh.interval.ms", "30000");
+            .set("fetch.error.backoff.ms", "100");
         config
     }
 }

@@ -90,6 +90,7 @@ fn order(facts: &mut Facts, id: Uuid, units: i64, status: &str, payment: &str, k
         invoked: Duration::ZERO,
         tries: vec![(Duration::from_secs(1), Reply::Ok { seen, bytes: vec![1], replayed: false })],
         repeated: false,
+        abandoned: false,
     });
 }
 

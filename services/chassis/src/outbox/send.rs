@@ -107,11 +107,22 @@ impl Sender {
             }
             outcomes.push(outcome);
         }
+        // Every report is in, so nothing of the old producer is in flight; what it did deliver unheard is a repeat, which is harmless.
         if let Some((code, reason)) = self.producer.client().fatal_error() {
             tracing::error!(%code, reason, "the producer is broken, making another");
-            self.producer = self.kafka.producer(&self.role)?;
+            self.renew()?;
+        } else if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Failed(_))) {
+            tracing::warn!(role = self.role, "events were not sent in time, making another producer");
+            self.renew()?;
         }
         Ok(outcomes)
+    }
+
+    /// Another producer; the old one ends on a thread that may wait for it.
+    fn renew(&mut self) -> Result<(), Fault> {
+        let old = std::mem::replace(&mut self.producer, self.kafka.producer(&self.role)?);
+        tokio::task::spawn_blocking(move || drop(old));
+        Ok(())
     }
 
     /// Puts one record into the producer's queue; a full queue is waited for with the same record in hand.
