@@ -16,6 +16,8 @@ use crate::tasks::Tasks;
 
 /// The longest a due item waits to be seen when nobody nudged.
 const POLL: Duration = Duration::from_millis(200);
+/// Between two rounds under load: what becomes due in that time is claimed, and ended, together. A step that comes alone waits for nothing.
+const PACE: Duration = Duration::from_millis(10);
 /// The wait after a run that panicked or was cut off.
 const BROKEN: Duration = Duration::from_secs(5);
 
@@ -72,6 +74,8 @@ impl Dispatcher {
                     () = hint.notified() => nudged = true,
                     () = tokio::time::sleep(POLL) => {}
                 }
+            } else {
+                self.tasks.pause(PACE).await;
             }
         }
     }
