@@ -43,7 +43,7 @@ pub async fn place(app: &App, key: Key, customer: Uuid, request: proto::PlaceOrd
     let id = key.derived_uuid("order");
     let decided = match prepare(app, id, customer, &request).await {
         Ok(placed) => Ok(Draft::new(placed, request.payment_token)),
-        // one status for now and for every repetition, byte for byte
+        // the same status at once and at every repetition, byte for byte
         Err(Error::Placement(refusal)) => Err(Box::new(status(Error::from(refusal)))),
         Err(other) => return Err(other),
     };
