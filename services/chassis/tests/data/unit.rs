@@ -12,15 +12,26 @@ use crate::support::{TestError, world};
 async fn callers_that_go_away_lose_no_acknowledged_write_and_leave_no_transaction_open() {
     world(|w| async move {
         w.sql("create table acked (v bigint primary key)").await;
-        let (mut acked, mut cancelled) = (Vec::new(), 0);
-        for i in 0..600i64 {
-            let limit = Duration::from_micros(5 + (i as u64 * 37) % 9000);
-            let write = w.db.uow(move |tx| {
+        let write = |i: i64| {
+            w.db.uow(move |tx| {
                 Box::pin(async move {
                     sqlx::query("insert into acked (v) values ($1)").bind(i).execute(tx).await?;
                     Ok::<_, Fault>(())
                 })
-            });
+            })
+        };
+        let mut usual = Vec::new();
+        for i in -41..0 {
+            let begun = std::time::Instant::now();
+            write(i).await.unwrap();
+            usual.push(begun.elapsed());
+        }
+        usual.sort();
+        let (mut acked, mut cancelled) = (Vec::new(), 0);
+        for i in 0..600i64 {
+            // From none to twice the time a write takes on this machine, so that callers leave at every point of it.
+            let limit = usual[usual.len() / 2] * (i as u32 * 37 % 200) / 100;
+            let write = write(i);
             match tokio::time::timeout(limit, write).await {
                 Ok(Ok(())) => acked.push(i),
                 // Those that went away still run.
