@@ -1,6 +1,6 @@
 # Mercato's tasks. The scripts are in dev/; each says at its top what it does and which variables it reads.
 .DEFAULT_GOAL := help
-.PHONY: help up down reset test chaos check check-fast bench sqlx baseline
+.PHONY: help up down reset test chaos fuzz chaos-all check check-fast bench sqlx baseline
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -17,8 +17,14 @@ reset: ## stop everything and wipe the data
 test: ## every test, on real parts
 	@dev/test
 
-chaos: ## break a shop of its own under load and check every promise (SEED=n ORDERS=n NEMESIS=name SECONDS=n FORM=name)
-	@SEED='$(SEED)' ORDERS='$(ORDERS)' NEMESIS='$(NEMESIS)' SECONDS_LONG='$(SECONDS)' FORM='$(FORM)' dev/chaos
+chaos: ## break a shop of its own under load and check every promise (SEED=n ORDERS=n NEMESIS=name SECONDS=n FORM=name PLANT=bug-n CRASH=C-n:n)
+	@SEED='$(SEED)' ORDERS='$(ORDERS)' NEMESIS='$(NEMESIS)' SECONDS_LONG='$(SECONDS)' FORM='$(FORM)' PLANT='$(PLANT)' CRASH='$(CRASH)' dev/chaos
+
+chaos-all: ## 10,000 orders under each kind of fault, one after the other; prints a table (SEED=n ORDERS=n FORM=name)
+	@SEED='$(SEED)' ORDERS='$(or $(ORDERS),10000)' FORM='$(FORM)' dev/chaos all
+
+fuzz: ## garbage for every decoder (SEED=n INPUTS=n, or one again: INPUT='target:hex')
+	@SEED='$(SEED)' INPUTS='$(INPUTS)' INPUT='$(INPUT)' dev/fuzz
 
 check: ## formatting, lints, scripts, licences, query descriptions
 	@dev/check

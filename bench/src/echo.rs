@@ -4,7 +4,7 @@ use crate::Settings;
 use crate::processes::Process;
 use crate::rest::{Ask, Connection};
 use anyhow::Context;
-use mercato_contracts::mercato::catalog::v1::Product;
+use mercato_contracts::mercato::catalog::v1::{ListProductsResponse, Product};
 use prost::Message;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -20,21 +20,25 @@ const START: Duration = Duration::from_secs(20);
 pub struct Echo {
     /// Where its edge is.
     pub url: String,
+    /// Where its own gRPC port is, `host:port`.
+    pub backend: String,
     folder: PathBuf,
     envoy: Child,
     stub: Child,
 }
 
 impl Echo {
-    /// Starts both, answering with `product`.
-    pub async fn start(settings: &Settings, product: &Product) -> anyhow::Result<Self> {
+    /// Starts both. One product is answered with the first of these, many with all of them.
+    pub async fn start(settings: &Settings, products: &[Product]) -> anyhow::Result<Self> {
+        let id = products.first().context("an echo needs a product")?.id.clone();
         let folder = std::env::temp_dir().join(format!("mercato-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let message = folder.join("product.bin");
-        std::fs::write(&message, product.encode_to_vec())?;
+        let message = folder.join("products.bin");
+        let all = ListProductsResponse { products: products.to_vec(), ..ListProductsResponse::default() };
+        std::fs::write(&message, all.encode_to_vec())?;
         let (backend, edge, admin) = (free_address()?, free_address()?, free_address()?);
         let stub = Command::new(std::env::current_exe()?)
-            .args(["stub", "--addr", &backend.to_string(), "--product"])
+            .args(["stub", "--addr", &backend.to_string(), "--products"])
             .arg(&message)
             .stdin(Stdio::piped())
             .kill_on_drop(true)
@@ -65,8 +69,8 @@ impl Echo {
             .kill_on_drop(true)
             .spawn()
             .context("envoy cannot be started")?;
-        let mut echo = Self { url: format!("http://{edge}"), folder, envoy, stub };
-        echo.ready(&product.id).await?;
+        let mut echo = Self { url: format!("http://{edge}"), backend: backend.to_string(), folder, envoy, stub };
+        echo.ready(&id).await?;
         Ok(echo)
     }
 

@@ -13,11 +13,16 @@ const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Inserts rows for `time`, each of them durable before the next of its connection.
 pub async fn insert(server: &str, body: &str, processes: &Processes, time: Duration) -> anyhow::Result<(Outcome, Cost)> {
+    scratch(server, async |url| measure(&url, body, processes, time).await).await
+}
+
+/// Runs `work` with the URL of a new database on that server, and removes it again.
+pub async fn scratch<T>(server: &str, work: impl AsyncFnOnce(String) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let name = format!("mercato_bench_{}", std::process::id());
     let mut admin = PgConnection::connect(server).await.context("postgres")?;
-    admin.execute(sqlx::AssertSqlSafe(format!("drop database if exists {name}"))).await?;
+    admin.execute(sqlx::AssertSqlSafe(format!("drop database if exists {name} with (force)"))).await?;
     admin.execute(sqlx::AssertSqlSafe(format!("create database {name}"))).await.context("a database for the floor")?;
-    let result = measure(&database(server, &name), body, processes, time).await;
+    let result = work(database(server, &name)).await;
     admin.execute(sqlx::AssertSqlSafe(format!("drop database {name} with (force)"))).await?;
     result
 }
@@ -55,7 +60,7 @@ impl Caller for Insert {
 }
 
 /// The same server's URL with another database.
-fn database(server: &str, name: &str) -> String {
+pub fn database(server: &str, name: &str) -> String {
     let (base, query) = server.split_once('?').map_or((server, String::new()), |(b, q)| (b, format!("?{q}")));
     let base = base.rsplit_once('/').map_or(base, |(b, _)| b);
     format!("{base}/{name}{query}")

@@ -1,6 +1,7 @@
 //! Scenario `idle`: memory and CPU of a shop that is asked nothing, how long it takes to start, and how large it is.
 
 use crate::Settings;
+use crate::metrics::{OWN, admin};
 use crate::processes::{self, GENERATOR, Processes, memory};
 use crate::report::{Table, megabytes};
 use crate::rest::{Ask, Connection};
@@ -12,9 +13,7 @@ const WATCH: Duration = Duration::from_secs(5);
 /// How long one may take to start.
 const START: Duration = Duration::from_secs(60);
 /// Restarts of each process of the shop; the median counts.
-const RESTARTS: usize = 3;
-/// What has a start time that is ours.
-const OWN: &[&str] = &["mercato", "catalog", "inventory", "ordering", "payment", "customer", "gateway"];
+pub const RESTARTS: usize = 3;
 
 /// Runs it.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
@@ -60,17 +59,17 @@ async fn memory_and_cpu(found: &Processes) -> anyhow::Result<Table> {
 }
 
 /// How long the process took from its birth until it was ready, and its new id.
-async fn restart(settings: &Settings, name: &str) -> anyhow::Result<(Duration, u32)> {
-    part(settings, "stop", name).await?;
-    let (started, ready) = tokio::join!(part(settings, "start", name), ready(settings, name));
+pub async fn restart(settings: &Settings, name: &str) -> anyhow::Result<(Duration, u32)> {
+    part(settings, "stop", &[name]).await?;
+    let names = [name];
+    let (started, ready) = tokio::join!(part(settings, "start", &names), ready(settings, name));
     started?;
     ready
 }
 
 /// Asks until it is ready; the moment of its birth comes from the kernel.
 async fn ready(settings: &Settings, name: &str) -> anyhow::Result<(Duration, u32)> {
-    let variable = if name == "mercato" { "MERCATO_ADMIN".to_owned() } else { format!("MERCATO_ADMIN_{}", name.to_uppercase()) };
-    let url = std::env::var(&variable).with_context(|| format!("{variable} is not set"))?;
+    let url = admin(name)?;
     let began = Instant::now();
     while began.elapsed() < START {
         if Connection::to(&url).send(&Ask::get("/readyz")).await.is_ok_and(|a| a.status.is_success()) {
@@ -82,8 +81,9 @@ async fn ready(settings: &Settings, name: &str) -> anyhow::Result<(Duration, u32
     anyhow::bail!("{name} is not ready after {START:?}")
 }
 
-async fn part(settings: &Settings, verb: &str, name: &str) -> anyhow::Result<()> {
-    let done = Command::new(&settings.part).args([verb, name]).output().await.context("the script that starts processes")?;
-    anyhow::ensure!(done.status.success(), "{verb} {name}: {}", String::from_utf8_lossy(&done.stderr));
+/// Has the script `start` or `stop` these processes.
+pub async fn part(settings: &Settings, verb: &str, names: &[&str]) -> anyhow::Result<()> {
+    let done = Command::new(&settings.part).arg(verb).args(names).output().await.context("the script that starts processes")?;
+    anyhow::ensure!(done.status.success(), "{verb} {names:?}: {}", String::from_utf8_lossy(&done.stderr));
     Ok(())
 }

@@ -3,19 +3,32 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod database;
 mod echo;
+mod events;
 mod floor;
+mod hot;
 mod idle;
+mod limits;
 mod load;
+mod measured;
+mod metrics;
 mod order;
 mod paid;
+mod peer;
+mod pipe;
 mod processes;
 mod read;
 mod report;
 mod rest;
+mod roles;
+mod rowlock;
 mod shop;
+mod streams;
 mod stub;
+mod topic;
+mod watch;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -40,18 +53,28 @@ enum Command {
     Read(Settings),
     /// Complete orders, over many products and over one, beside a bare insert.
     Order(Settings),
+    /// Twenty products at once: a page through the edge, a batch straight at the catalog, beside the echo.
+    Batch(Settings),
+    /// Reservations of one product by 64 clients, beside row locks.
+    Hot(Settings),
+    /// From commit to a reader in Kafka at a steady rate, beside Kafka alone.
+    Events(Settings),
+    /// Thousands of open WatchOrder streams.
+    Watch(Settings),
+    /// Memory and start of each role in a process of its own. Stops the shop for it.
+    Roles(Settings),
     /// Memory, idle CPU, start time and sizes. Restarts the shop's own processes.
     Idle(Settings),
     /// All of them.
     All(Settings),
-    /// The echo: answers GetProduct with one message until its standard input ends.
+    /// The echo: answers every question for products with one message until its standard input ends.
     Stub {
         /// Where it listens.
         #[arg(long)]
         addr: SocketAddr,
-        /// A file with the encoded product it answers with.
+        /// A file with the encoded list of products it answers with.
         #[arg(long)]
-        product: PathBuf,
+        products: PathBuf,
     },
 }
 
@@ -73,6 +96,18 @@ struct Settings {
     /// The staff's password.
     #[arg(long, env = "STAFF_PASSWORD", hide_env_values = true)]
     staff_password: String,
+    /// The catalog's own gRPC port, host:port.
+    #[arg(long, env = "MERCATO_GRPC_CATALOG")]
+    catalog: String,
+    /// The inventory's.
+    #[arg(long, env = "MERCATO_GRPC_INVENTORY")]
+    inventory: String,
+    /// Ordering's.
+    #[arg(long, env = "MERCATO_GRPC_ORDERING")]
+    ordering: String,
+    /// The file with the secret the roles share, to call them as one of them.
+    #[arg(long, env = "MERCATO_PEER_SECRET_FILE")]
+    peer_secret: PathBuf,
     /// The folder of the process ids, NAME.pid.
     #[arg(long, env = "MERCATO_RUN_DIR")]
     run_dir: PathBuf,
@@ -97,6 +132,12 @@ struct Settings {
     /// Orders under way at any time.
     #[arg(long, env = "ORDERS_IN_FLIGHT", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=5000))]
     in_flight: u32,
+    /// Events a second in `events`.
+    #[arg(long, env = "EVENTS_PER_SECOND", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(10..=20_000))]
+    events: u32,
+    /// Streams that `watch` opens.
+    #[arg(long, env = "WATCH_STREAMS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..=20_000))]
+    streams: u32,
 }
 
 impl Settings {
@@ -108,12 +149,17 @@ impl Settings {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Stub { addr, product } => stub::main(addr, &product),
+        Command::Stub { addr, products } => stub::main(addr, &products),
         // One thread: the generator must not take more than one core from those it measures.
         Command::Read(settings) => single(scenarios(&settings, &[Scenario::Read])),
+        Command::Batch(settings) => single(scenarios(&settings, &[Scenario::Batch])),
         Command::Order(settings) => single(scenarios(&settings, &[Scenario::Order])),
+        Command::Hot(settings) => single(scenarios(&settings, &[Scenario::Hot])),
+        Command::Events(settings) => single(scenarios(&settings, &[Scenario::Events])),
+        Command::Watch(settings) => single(scenarios(&settings, &[Scenario::Watch])),
         Command::Idle(settings) => single(scenarios(&settings, &[Scenario::Idle])),
-        Command::All(settings) => single(scenarios(&settings, &[Scenario::Read, Scenario::Order, Scenario::Idle])),
+        Command::Roles(settings) => single(scenarios(&settings, &[Scenario::Roles])),
+        Command::All(settings) => single(scenarios(&settings, ALL)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -141,18 +187,31 @@ fn single(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> 
 #[derive(Clone, Copy)]
 enum Scenario {
     Read,
+    Batch,
     Order,
+    Hot,
+    Events,
+    Watch,
     Idle,
+    Roles,
 }
 
+/// The last two restart the shop.
+const ALL: &[Scenario] =
+    &[Scenario::Read, Scenario::Batch, Scenario::Order, Scenario::Hot, Scenario::Events, Scenario::Watch, Scenario::Idle, Scenario::Roles];
+
 async fn scenarios(settings: &Settings, wanted: &[Scenario]) -> anyhow::Result<()> {
-    let processes = Processes::find(&settings.run_dir)?;
     for scenario in wanted {
-        quiet(&processes).await?;
+        quiet(&Processes::find(&settings.run_dir)?).await?;
         match scenario {
             Scenario::Read => read::run(settings).await.context("scenario read")?,
+            Scenario::Batch => batch::run(settings).await.context("scenario batch")?,
             Scenario::Order => order::run(settings).await.context("scenario order")?,
+            Scenario::Hot => hot::run(settings).await.context("scenario hot")?,
+            Scenario::Events => events::run(settings).await.context("scenario events")?,
+            Scenario::Watch => watch::run(settings).await.context("scenario watch")?,
             Scenario::Idle => idle::run(settings).await.context("scenario idle")?,
+            Scenario::Roles => roles::run(settings).await.context("scenario roles")?,
         }
     }
     Ok(())

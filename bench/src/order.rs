@@ -4,9 +4,10 @@ use crate::Settings;
 use crate::database::{self, Work};
 use crate::floor;
 use crate::load::{Caller, Latencies, Outcome, closed};
+use crate::metrics::{self, Figures};
 use crate::paid::{End, Paid};
 use crate::processes::{Cost, GENERATOR, Processes, idle};
-use crate::report::{Table, millis, millis_each, rate};
+use crate::report::{Table, millis, millis_each, number, rate};
 use crate::rest::{Ask, Connection};
 use crate::shop;
 use anyhow::Context;
@@ -37,8 +38,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let products = shop::products(&settings.url, PRODUCTS).await?;
     let ids: Vec<String> = products.iter().map(|p| p.id.clone()).collect();
     let hot = ids.first().context("the shop has no products")?.clone();
-    let mut connection = Connection::to(&settings.url);
-    let staff = shop::sign_in(&mut connection, &settings.staff_email, &settings.staff_password).await.context("staff")?;
+    let staff = shop::staff(settings).await?;
     shop::set_stock(&settings.url, &staff, &hot, HOT_STOCK).await?;
     eprintln!("registering {} customers", settings.customers);
     let tokens: Arc<[String]> = shop::customers(&settings.url, settings.customers).await?.into();
@@ -61,6 +61,8 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     rates(&spread, &one, &floor).print();
     costs(&processes, &idle, &spread, &one, &floor).print();
     spread.work.table(spread.paying.count()).print();
+    let [before, after] = &spread.figures;
+    after.batches(before, number(spread.paying.count())).print();
     remarks(&[("spread", &spread), ("hot", &one)]);
     println!("Units of the hot product sold: {sold}; orders of it that ended PAID or are still under way: {}.\n", one.standing);
     Ok(())
@@ -99,6 +101,8 @@ struct Ordered {
     time: Duration,
     cost: Cost,
     work: Work,
+    /// What the shop counted before and after.
+    figures: [Figures; 2],
     /// Orders that hold their unit, the warm-up's included.
     standing: u64,
     /// What was refused or went wrong, and how often.
@@ -133,13 +137,14 @@ impl Bench<'_> {
         closed(&mut buyers, WARM_UP).await;
         let warm = book.replace(Book::default());
         let time = self.settings.share(2, 5);
-        let before = database::work(&self.settings.database).await?;
+        let before = (database::work(&self.settings.database).await?, metrics::figures(self.processes).await?);
         let meter = self.processes.start()?;
         let began = Instant::now();
         let outcome = closed(&mut buyers, time).await;
         tokio::time::sleep(SETTLE).await;
         let cost = meter.stop()?;
-        let work = database::work(&self.settings.database).await?.since(&before);
+        let work = database::work(&self.settings.database).await?.since(&before.0);
+        let figures = [before.1, metrics::figures(self.processes).await?];
         drop(buyers);
         let book = book.into_inner();
         let within = |times: &[Instant]| times.iter().filter(|t| **t <= began + time).count().try_into().unwrap_or(u64::MAX);
@@ -152,6 +157,7 @@ impl Bench<'_> {
             time,
             cost,
             work,
+            figures,
             standing: warm.standing + book.standing,
             trouble: book.trouble,
             read_back,
@@ -324,7 +330,7 @@ fn costs(processes: &Processes, idle: &Cost, spread: &Ordered, hot: &Ordered, (f
 }
 
 fn remarks(loads: &[(&str, &Ordered)]) {
-    println!("The last table is of `spread`, from PostgreSQL's own statistics.");
+    println!("The last two tables are of `spread`, from PostgreSQL's statistics and from `/metrics`.");
     println!("`less idle`: without what each process used in {} s before, when nothing was asked.", IDLE.as_secs());
     for (name, load) in loads {
         let trouble: Vec<String> = load.trouble.iter().map(|(what, n)| format!("{n} x {what}")).collect();

@@ -1,11 +1,11 @@
 //! When orders are paid, as the shop itself announces it on the topic `orders`. One reader for all orders costs the shop next to nothing,
 //! where a stream or a poll for each order would be a good part of what is measured.
 
+use crate::topic;
 use anyhow::Context;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::Message;
+use rdkafka::consumer::StreamConsumer;
 use rdkafka::message::{BorrowedMessage, Headers};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 const TOPIC: &str = "orders";
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How an order ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,22 +40,7 @@ struct Known {
 impl Paid {
     /// Begins to listen at the end of the log.
     pub fn listen(brokers: &str) -> anyhow::Result<Self> {
-        let consumer: StreamConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("group.id", "mercato-bench")
-            .set("enable.auto.commit", "false")
-            .set("fetch.wait.max.ms", "100")
-            .set_log_level(RDKafkaLogLevel::Warning)
-            .create()
-            .context("kafka")?;
-        let metadata = consumer.fetch_metadata(Some(TOPIC), PATIENCE).context("kafka does not answer")?;
-        let mut here = TopicPartitionList::new();
-        for partition in metadata.topics().iter().flat_map(|t| t.partitions()) {
-            let (_, end) = consumer.fetch_watermarks(TOPIC, partition.id(), PATIENCE)?;
-            here.add_partition_offset(TOPIC, partition.id(), Offset::Offset(end))?;
-        }
-        anyhow::ensure!(here.count() > 0, "there is no topic `{TOPIC}`");
-        consumer.assign(&here)?;
+        let consumer = topic::at_end(brokers, TOPIC)?;
         let known = Arc::new(Mutex::new(Known::default()));
         let reader = tokio::spawn(read(consumer, Arc::clone(&known)));
         Ok(Self { known, reader })

@@ -60,6 +60,11 @@ impl Processes {
         Ok(Self(found))
     }
 
+    /// These alone.
+    pub fn of(processes: Vec<Process>) -> Self {
+        Self(processes)
+    }
+
     /// Adds one.
     pub fn push(&mut self, process: Process) {
         self.0.push(process);
@@ -170,6 +175,7 @@ pub fn memory(pid: u32) -> anyhow::Result<Memory> {
         let read = |file: &str, key: &str| kilobytes(&PathBuf::from(format!("/proc/{pid}/{file}")), key);
         let resident = read("status", "VmRSS:").unwrap_or(0) * 1024;
         sum.resident += resident;
+        sum.private += ["Private_Clean:", "Private_Dirty:"].iter().filter_map(|key| read("smaps_rollup", key)).sum::<u64>() * 1024;
         sum.proportional += read("smaps_rollup", "Pss:").map_or(resident, |kb| kb * 1024);
     }
     Ok(sum)
@@ -182,6 +188,8 @@ pub struct Memory {
     pub resident: u64,
     /// Resident, with a shared page divided among those who share it.
     pub proportional: u64,
+    /// Resident and shared with nobody; zero where the kernel does not tell.
+    pub private: u64,
 }
 
 /// How long ago a process was started.

@@ -2,9 +2,10 @@
 
 use crate::Settings;
 use crate::echo::Echo;
-use crate::load::{Caller, Outcome, closed, open};
-use crate::processes::{Cost, GENERATOR, Processes};
-use crate::report::{Table, micros_each, millis, rate};
+use crate::load::{Caller, closed, open};
+use crate::measured::Measured;
+use crate::processes::{GENERATOR, Processes};
+use crate::report::{Table, micros_each, millis};
 use crate::rest::{Ask, Connection};
 use crate::shop;
 use anyhow::Context;
@@ -18,19 +19,20 @@ use tonic::transport::{Channel, Endpoint};
 /// Products that are asked for in turn.
 const PRODUCTS: usize = 1000;
 /// Calls under way on one gRPC connection.
-const STREAMS: u32 = 8;
+pub const STREAMS: u32 = 8;
 /// Callers of an open loop, so many that a slow answer does not hold up the next request.
 const OPEN_CALLERS: u32 = 256;
 /// Loads that share the scenario's time: shop and echo, REST and gRPC, closed and open.
 const LOADS: u32 = 8;
-const WARM_UP: Duration = Duration::from_millis(1500);
+/// Before a load is measured.
+pub const WARM_UP: Duration = Duration::from_millis(1500);
 
 /// Runs it.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let mut products = shop::products(&settings.url, PRODUCTS).await?;
     products.sort_by_key(Message::encoded_len);
     let typical = products.get(products.len() / 2).context("the shop has no products")?;
-    let echo = Echo::start(settings, typical).await?;
+    let echo = Echo::start(settings, std::slice::from_ref(typical)).await?;
     let mut processes = Processes::find(&settings.run_dir)?;
     for process in echo.processes()? {
         processes.push(process);
@@ -55,7 +57,8 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn shop_names(processes: &Processes) -> Vec<String> {
+/// The shop's own processes, whichever form it runs in.
+pub fn shop_names(processes: &Processes) -> Vec<String> {
     let parts = ["envoy", "postgres", "kafka", "redis", "provider", "echo envoy", "echo", GENERATOR];
     processes.list().iter().map(|p| p.name.clone()).filter(|n| !parts.contains(&n.as_str())).collect()
 }
@@ -70,46 +73,30 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     async fn all(&self, shop: &str, echo: &str) -> anyhow::Result<Table> {
-        let mut table = Table::new([
-            "load",
-            "req/s",
-            "of echo",
-            "p50 ms",
-            "p99 ms",
-            "p99.9 ms",
-            "service",
-            "envoy",
-            "postgres",
-            "kafka",
-            "redis",
-            "load gen.",
-            "failed",
-            "others",
-        ]);
+        let mut table = table();
         for protocol in [Protocol::Rest, Protocol::Grpc] {
-            let floor = self.load(protocol, echo, None).await?;
-            let whole = self.load(protocol, shop, None).await?;
-            let half = (rate(whole.0.latencies.count(), whole.0.time) / 2.0).max(1.0) as u32;
-            let open_floor = self.load(protocol, echo, Some(half)).await?;
-            let open_whole = self.load(protocol, shop, Some(half)).await?;
             let name = protocol.name();
-            table.row(self.row(&format!("{name} closed, echo"), &floor, None, true));
-            table.row(self.row(&format!("{name} closed, shop"), &whole, Some(&floor), false));
-            table.row(self.row(&format!("{name} open, echo"), &open_floor, None, true));
-            table.row(self.row(&format!("{name} open, shop"), &open_whole, None, false));
+            let floor = self.load(protocol, echo, None, format!("{name} closed, echo")).await?;
+            let whole = self.load(protocol, shop, None, format!("{name} closed, shop")).await?;
+            let half = (whole.rate() / 2.0).max(1.0) as u32;
+            let open_floor = self.load(protocol, echo, Some(half), format!("{name} open, echo")).await?;
+            let open_whole = self.load(protocol, shop, Some(half), format!("{name} open, shop")).await?;
+            for (load, beside) in [(&floor, None), (&whole, Some(&floor)), (&open_floor, None), (&open_whole, None)] {
+                table.row(row(load, beside, &self.names));
+            }
         }
         Ok(table)
     }
 
     /// One load, closed or at a rate.
-    async fn load(&self, protocol: Protocol, url: &str, rate: Option<u32>) -> anyhow::Result<(Outcome, Cost)> {
+    async fn load(&self, protocol: Protocol, url: &str, rate: Option<u32>, name: String) -> anyhow::Result<Measured> {
         let callers = if rate.is_some() { OPEN_CALLERS } else { self.settings.connections };
         match protocol {
             Protocol::Rest => {
                 let paths: Arc<[String]> = self.ids.iter().map(|id| format!("/api/products/{id}")).collect();
                 let mut callers: Vec<Rest> =
                     (0..callers).map(|_| Rest { connection: Connection::to(url), paths: Arc::clone(&paths) }).collect();
-                self.press(&mut callers, rate).await
+                self.press(&mut callers, rate, name).await
             }
             Protocol::Grpc => {
                 let mut channels = Vec::new();
@@ -122,12 +109,12 @@ impl Bench<'_> {
                     .take(callers.try_into()?)
                     .map(|c| Grpc { client: ProductServiceClient::new(c.clone()), ids: Arc::clone(&self.ids) })
                     .collect();
-                self.press(&mut callers, rate).await
+                self.press(&mut callers, rate, name).await
             }
         }
     }
 
-    async fn press<C: Caller>(&self, callers: &mut [C], rate: Option<u32>) -> anyhow::Result<(Outcome, Cost)> {
+    async fn press<C: Caller>(&self, callers: &mut [C], rate: Option<u32>, name: String) -> anyhow::Result<Measured> {
         closed(callers, WARM_UP).await;
         let meter = self.processes.start()?;
         let time = self.settings.share(1, LOADS);
@@ -139,23 +126,44 @@ impl Bench<'_> {
         if let Some(error) = &outcome.error {
             eprintln!("{} failed, the first: {error}", outcome.failed);
         }
-        Ok((outcome, cost))
+        Ok(Measured { name, outcome, cost })
     }
+}
 
-    fn row(&self, name: &str, (outcome, cost): &(Outcome, Cost), floor: Option<&(Outcome, Cost)>, echo: bool) -> Vec<String> {
-        let count = outcome.latencies.count();
-        let reached = rate(count, outcome.time);
-        let ratio = floor.map_or("-".into(), |(f, _)| format!("{:.0} %", 100.0 * reached / rate(f.latencies.count(), f.time)));
-        let [p50, p99, p999] = outcome.latencies.percentiles([500, 990, 999]);
-        let service = if echo { cost.of("echo") } else { self.names.iter().map(|n| cost.of(n)).sum() };
-        let edge = cost.of(if echo { "echo envoy" } else { "envoy" });
-        let mut row = vec![name.to_owned(), format!("{reached:.0}"), ratio, millis(p50), millis(p99), millis(p999)];
-        let parts = [service, edge, cost.of("postgres"), cost.of("kafka"), cost.of("redis"), cost.of(GENERATOR)];
-        row.extend(parts.map(|cpu| micros_each(cpu, count)));
-        row.extend([outcome.failed.to_string(), cost.others()]);
-        eprintln!("{name}: {reached:.0} requests a second");
-        row
-    }
+/// The table of a load beside its echo, without rows.
+pub fn table() -> Table {
+    Table::new([
+        "load",
+        "req/s",
+        "of echo",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "service",
+        "envoy",
+        "postgres",
+        "kafka",
+        "redis",
+        "load gen.",
+        "failed",
+        "others",
+    ])
+}
+
+/// A row of it. `service` names the shop's own processes; a load without a floor is the echo itself.
+pub fn row(load: &Measured, floor: Option<&Measured>, service: &[String]) -> Vec<String> {
+    let (count, cost) = (load.count(), &load.cost);
+    let ratio = floor.map_or("-".into(), |f| format!("{:.0} %", 100.0 * load.rate() / f.rate()));
+    let [p50, p99, p999] = load.outcome.latencies.percentiles([500, 990, 999]);
+    let echo = load.name.ends_with("echo");
+    let service = if echo { cost.of("echo") } else { service.iter().map(|n| cost.of(n)).sum() };
+    let edge = cost.of(if echo { "echo envoy" } else { "envoy" });
+    let mut row = vec![load.name.clone(), format!("{:.0}", load.rate()), ratio, millis(p50), millis(p99), millis(p999)];
+    let parts = [service, edge, cost.of("postgres"), cost.of("kafka"), cost.of("redis"), cost.of(GENERATOR)];
+    row.extend(parts.map(|cpu| micros_each(cpu, count)));
+    row.extend([load.outcome.failed.to_string(), cost.others()]);
+    eprintln!("{}: {:.0} requests a second", load.name, load.rate());
+    row
 }
 
 #[derive(Clone, Copy)]

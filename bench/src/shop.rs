@@ -1,14 +1,16 @@
 //! What the scenarios need of the shop: products, customers with tokens, stock. All of it through the edge, as any client has it.
 
+use crate::Settings;
+use crate::peer;
 use crate::rest::{Ask, Connection};
 use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use mercato_contracts::mercato::catalog::v1::product_service_client::ProductServiceClient;
-use mercato_contracts::mercato::catalog::v1::{ListProductsRequest, Product};
+use mercato_contracts::mercato::catalog::v1::{ListProductsRequest, ListProductsResponse, Product};
 use serde::Deserialize;
 use serde_json::json;
-use tonic::transport::Endpoint;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Password hashing takes a core for a while; more at once would only queue.
@@ -17,8 +19,7 @@ const PAGE: i32 = 100;
 
 /// Up to `most` products that can be ordered, as the list offers them.
 pub async fn products(url: &str, most: usize) -> anyhow::Result<Vec<Product>> {
-    let channel = Endpoint::from_shared(url.to_owned())?.connect().await.with_context(|| format!("cannot reach {url}"))?;
-    let mut client = ProductServiceClient::new(channel);
+    let mut client = ProductServiceClient::new(peer::connect(url).await?);
     let mut found = Vec::new();
     let mut page_token = String::new();
     while found.len() < most {
@@ -33,6 +34,34 @@ pub async fn products(url: &str, most: usize) -> anyhow::Result<Vec<Product>> {
     found.truncate(most);
     anyhow::ensure!(!found.is_empty(), "the shop has nothing to order");
     Ok(found)
+}
+
+/// Products on one of the [`pages`].
+pub const SIZE: i32 = 20;
+
+/// A page of the list of products, and the token that asks for it.
+pub struct Page {
+    /// Empty for the first page.
+    pub token: String,
+    /// What it answers.
+    pub answer: ListProductsResponse,
+}
+
+/// The first full pages of the list, up to `most`.
+pub async fn pages(url: &str, most: usize) -> anyhow::Result<Vec<Page>> {
+    let mut client = ProductServiceClient::new(peer::connect(url).await?);
+    let mut pages: Vec<Page> = Vec::new();
+    let mut token = String::new();
+    while pages.len() < most {
+        let page = ListProductsRequest { page_size: SIZE, page_token: token.clone(), ..ListProductsRequest::default() };
+        let answer = client.list_products(page).await.context("the list of products")?.into_inner();
+        let next = answer.next_page_token.clone();
+        if next.is_empty() {
+            break;
+        }
+        pages.push(Page { token: std::mem::replace(&mut token, next), answer });
+    }
+    Ok(pages)
 }
 
 /// The tokens of `count` new customers.
@@ -69,6 +98,11 @@ pub async fn sign_in(connection: &mut Connection, email: &str, password: &str) -
     Ok(answer.json::<Tokens>().context("signing in")?.access_token)
 }
 
+/// The token of whoever may set stock.
+pub async fn staff(settings: &Settings) -> anyhow::Result<String> {
+    sign_in(&mut Connection::to(&settings.url), &settings.staff_email, &settings.staff_password).await.context("staff")
+}
+
 /// Sets how many units there are.
 pub async fn set_stock(url: &str, token: &str, product: &str, units: u32) -> anyhow::Result<()> {
     let path = format!("/api/inventory/{product}");
@@ -78,13 +112,42 @@ pub async fn set_stock(url: &str, token: &str, product: &str, units: u32) -> any
     Ok(())
 }
 
-#[derive(Deserialize)]
-struct Stock {
-    available: i64,
+/// What there is of a product.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stock {
+    /// Units that can still be ordered.
+    pub available: i64,
+    /// Units in all warehouses, those promised to orders included.
+    pub stock_level: i64,
+}
+
+impl Stock {
+    /// Units that are promised to orders.
+    pub fn held(self) -> i64 {
+        self.stock_level - self.available
+    }
+}
+
+/// What there is of a product; up to about a second old.
+pub async fn stock(url: &str, product: &str) -> anyhow::Result<Stock> {
+    let path = format!("/api/inventory/{product}");
+    Connection::to(url).send(&Ask::get(&path)).await?.json().context("stock")
 }
 
 /// Units that can still be ordered.
 pub async fn available(url: &str, product: &str) -> anyhow::Result<i64> {
-    let path = format!("/api/inventory/{product}");
-    Ok(Connection::to(url).send(&Ask::get(&path)).await?.json::<Stock>().context("stock")?.available)
+    Ok(stock(url, product).await?.available)
+}
+
+/// Waits until so many units are said to be available; what is said in the end.
+pub async fn await_available(url: &str, product: &str, wanted: i64, patience: Duration) -> anyhow::Result<i64> {
+    let began = Instant::now();
+    loop {
+        let available = available(url, product).await?;
+        if available == wanted || began.elapsed() > patience {
+            return Ok(available);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

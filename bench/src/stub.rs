@@ -1,11 +1,12 @@
-//! The echo: a tonic server that answers every GetProduct with the same message and knows nothing else. What it costs is the floor of
-//! any product that is read through the edge.
+//! The echo: a tonic server that answers every question for one product or for many with the same message and knows nothing else. What it
+//! costs is the floor of any product that is read through the edge.
 
 use anyhow::Context;
+use mercato_contracts::mercato::catalog::v1::product_lookup_service_server::{ProductLookupService, ProductLookupServiceServer};
 use mercato_contracts::mercato::catalog::v1::product_service_server::{ProductService, ProductServiceServer};
 use mercato_contracts::mercato::catalog::v1::{
-    CreateProductRequest, DeleteProductRequest, GetProductRequest, ListCategoriesRequest, ListCategoriesResponse, ListProductsRequest,
-    ListProductsResponse, Product, UpdateProductRequest,
+    BatchGetProductsRequest, BatchGetProductsResponse, CreateProductRequest, DeleteProductRequest, GetProductRequest,
+    ListCategoriesRequest, ListCategoriesResponse, ListProductsRequest, ListProductsResponse, Product, UpdateProductRequest,
 };
 use prost::Message;
 use std::net::SocketAddr;
@@ -13,16 +14,20 @@ use std::path::Path;
 use tokio::io::AsyncReadExt;
 use tonic::{Request, Response, Status};
 
-struct Echo(Product);
+#[derive(Clone)]
+struct Echo {
+    one: Product,
+    many: Vec<Product>,
+}
 
 #[tonic::async_trait]
 impl ProductService for Echo {
     async fn get_product(&self, _: Request<GetProductRequest>) -> Result<Response<Product>, Status> {
-        Ok(Response::new(self.0.clone()))
+        Ok(Response::new(self.one.clone()))
     }
 
     async fn list_products(&self, _: Request<ListProductsRequest>) -> Result<Response<ListProductsResponse>, Status> {
-        Err(unknown())
+        Ok(Response::new(ListProductsResponse { products: self.many.clone(), ..ListProductsResponse::default() }))
     }
 
     async fn create_product(&self, _: Request<CreateProductRequest>) -> Result<Response<Product>, Status> {
@@ -42,14 +47,22 @@ impl ProductService for Echo {
     }
 }
 
+#[tonic::async_trait]
+impl ProductLookupService for Echo {
+    async fn batch_get_products(&self, _: Request<BatchGetProductsRequest>) -> Result<Response<BatchGetProductsResponse>, Status> {
+        Ok(Response::new(BatchGetProductsResponse { products: self.many.clone(), missing: Vec::new() }))
+    }
+}
+
 fn unknown() -> Status {
-    Status::unimplemented("the echo knows GetProduct alone")
+    Status::unimplemented("the echo only reads products")
 }
 
 /// Serves until standard input ends, which it does when whoever started it is gone. As many threads as the shop has.
-pub fn main(addr: SocketAddr, product: &Path) -> anyhow::Result<()> {
-    let bytes = std::fs::read(product).with_context(|| format!("cannot read {}", product.display()))?;
-    let product = Product::decode(bytes.as_slice()).context("not a product")?;
+pub fn main(addr: SocketAddr, products: &Path) -> anyhow::Result<()> {
+    let bytes = std::fs::read(products).with_context(|| format!("cannot read {}", products.display()))?;
+    let many = ListProductsResponse::decode(bytes.as_slice()).context("not a list of products")?.products;
+    let echo = Echo { one: many.first().context("no product")?.clone(), many };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async move {
         let (health, service) = tonic_health::server::health_reporter();
@@ -58,8 +71,9 @@ pub fn main(addr: SocketAddr, product: &Path) -> anyhow::Result<()> {
             // whatever ends the reading ends the echo
             drop(tokio::io::stdin().read_to_end(&mut Vec::new()).await);
         };
-        let echo = ProductServiceServer::new(Echo(product));
-        let server = tonic::transport::Server::builder().add_service(service).add_service(echo);
+        let lookup = ProductLookupServiceServer::new(echo.clone());
+        let server =
+            tonic::transport::Server::builder().add_service(service).add_service(ProductServiceServer::new(echo)).add_service(lookup);
         tokio::select! {
             served = server.serve(addr) => served.context("the echo cannot serve"),
             () = parent => Ok(()),

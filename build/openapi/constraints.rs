@@ -10,10 +10,18 @@ use serde_json::{Map, Value as Json, json};
 /// Adds what the rules of a field demand to its schema.
 pub fn add(schema: &mut Json, field: &FieldDescriptor) -> Result<()> {
     let rules = FieldRules::of(field)?;
-    if let Some(schema) = schema.as_object_mut() {
+    let Some(schema) = schema.as_object_mut() else { return Ok(()) };
+    // a text that may be empty, or else must keep its rules
+    if rules.ignore == Ignore::IfZero && matches!(field.kind(), Kind::String) && !field.is_list() {
+        let mut kept = Map::new();
         for (rule, value) in rules.any() {
-            keyword(schema, &field.kind(), rule, value, field.full_name())?;
+            keyword(&mut kept, &field.kind(), rule, value, field.full_name())?;
         }
+        schema.insert("anyOf".to_owned(), json!([kept, { "maxLength": 0 }]));
+        return Ok(());
+    }
+    for (rule, value) in rules.any() {
+        keyword(schema, &field.kind(), rule, value, field.full_name())?;
     }
     Ok(())
 }

@@ -53,13 +53,15 @@ fn service(name: &str, address: &str) -> Value {
     })
 }
 
-fn endpoint(cluster: &str, address: &str) -> Value {
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
-    let port: u16 = port.parse().unwrap_or(80);
-    json!({
-        "cluster_name": cluster,
-        "endpoints": [ { "lb_endpoints": [ { "endpoint": { "address": { "socket_address": { "address": host, "port_value": port } } } } ] } ]
-    })
+/// Where a cluster is: `host:port`, several instances divided by commas.
+fn endpoint(cluster: &str, addresses: &str) -> Value {
+    let one = |address: &str| {
+        let (host, port) = address.trim().rsplit_once(':').unwrap_or((address, "80"));
+        let port: u16 = port.parse().unwrap_or(80);
+        json!({ "endpoint": { "address": { "socket_address": { "address": host, "port_value": port } } } })
+    };
+    let endpoints: Vec<Value> = addresses.split(',').map(one).collect();
+    json!({ "cluster_name": cluster, "endpoints": [ { "lb_endpoints": endpoints } ] })
 }
 
 fn http2(filters: &Value) -> Value {

@@ -31,6 +31,8 @@ pub struct EdgeSettings {
     pub issuer: String,
     /// Audience of the tokens.
     pub audience: String,
+    /// How long the published keys are believed, in seconds; a withdrawn key is refused within that time.
+    pub keys_seconds: u32,
     /// Proxies in front of this one whose word about the client's address counts.
     pub trusted_hops: u32,
     /// Memory at which Envoy defends itself, in bytes.
@@ -115,6 +117,7 @@ pub fn render(settings: &EdgeSettings, descriptor: &Path) -> String {
         ("HEALTHY", clusters::healthy(&settings.upstream).to_string()),
         ("ISSUER", json!(settings.issuer).to_string()),
         ("AUDIENCE", json!(settings.audience).to_string()),
+        ("KEYS_SECONDS", settings.keys_seconds.to_string()),
         ("RLS_CLUSTER", settings.upstream.gateway()),
         ("TRANSCODER", transcoder.to_string()),
         ("CORS_ORIGINS", cors(&settings.cors_origins).to_string()),

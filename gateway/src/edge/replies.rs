@@ -19,6 +19,9 @@ const REPLIES: &[(&str, u32, u32, &str)] = &[
     ("GE", 400, 3, "REQUEST_INVALID"),
 ];
 
+/// What is wrong with a request that is no HTTP we take, in Envoy's words: `path_normalization_failed`, `http1.invalid_url`.
+const DETAILS: &str = "%RESPONSE_CODE_DETAILS%";
+
 /// The mappers, in the order Envoy asks them.
 pub(super) fn mappers() -> Value {
     let (op, http, code, reason) = NO_TOKEN;
@@ -27,10 +30,14 @@ pub(super) fn mappers() -> Value {
     if let Some(filters) = missing["filter"]["and_filter"]["filters"].as_array_mut() {
         filters.push(no_header);
     }
-    std::iter::once(missing).chain(REPLIES.iter().map(|(op, http, code, reason)| mapper(op, *http, *code, reason))).collect()
+    [too_large_for_grpc(), missing]
+        .into_iter()
+        .chain(REPLIES.iter().map(|(op, http, code, reason)| mapper(op, *http, *code, reason)))
+        .collect()
 }
 
 fn mapper(op: &str, http: u32, code: u32, reason: &str) -> Value {
+    let metadata = if op == "GE" && http == 400 { json!({ "details": DETAILS }) } else { json!({}) };
     let status = json!({ "status_code_filter": { "comparison": { "op": op, "value": { "default_value": http, "runtime_key": "none" } } } });
     json!({
         "filter": { "and_filter": { "filters": [ not_grpc(), status ] } },
@@ -38,9 +45,21 @@ fn mapper(op: &str, http: u32, code: u32, reason: &str) -> Value {
             "code": code,
             "message": "%LOCAL_REPLY_BODY%",
             "details": [ {
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "mercato", "metadata": {}
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "mercato", "metadata": metadata
             } ]
         } }
+    })
+}
+
+/// gRPC has no 413, and Envoy would say UNKNOWN: a request that is too large is the caller's fault, INVALID_ARGUMENT.
+fn too_large_for_grpc() -> Value {
+    let grpc = json!({ "header_filter": { "header": { "name": "content-type", "string_match": { "prefix": "application/grpc" } } } });
+    let native = json!({ "header_filter": { "header": { "name": "x-envoy-original-path", "present_match": true, "invert_match": true } } });
+    let status =
+        json!({ "status_code_filter": { "comparison": { "op": "EQ", "value": { "default_value": 413, "runtime_key": "none" } } } });
+    json!({
+        "filter": { "and_filter": { "filters": [ grpc, native, status ] } },
+        "headers_to_add": [ { "header": { "key": "grpc-status", "value": "3" }, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD" } ]
     })
 }
 

@@ -3,7 +3,7 @@
 use super::{EdgeSettings, transcoder};
 use mercato_contracts::methods::{Caller, HttpBinding, Idempotency, METHODS, Method};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 /// How much later than the service Envoy gives up, so that the service's own, better answer arrives first. Milliseconds.
 const PATIENCE_MS: u64 = 500;
@@ -15,7 +15,12 @@ pub(super) fn all(settings: &EdgeSettings, descriptor: &Path) -> Vec<Value> {
     // literal templates win over those with variables, custom verbs over plain ones
     rest.sort_by_key(|(b, _)| (b.template.matches('{').count(), !b.template.contains(':'), b.template, b.verb));
     let mut routes = vec![preflight(), page("/"), page("/docs"), page("/openapi.json"), page("/.well-known/jwks.json")];
+    let mut verbs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (binding, _) in &rest {
+        verbs.entry(binding.template).or_default().push(binding.verb);
+    }
     routes.extend(rest.into_iter().map(|(binding, method)| rest_route(settings, descriptor, binding, method)));
+    routes.extend(verbs.into_iter().map(|(template, verbs)| other_verbs(template, &verbs)));
     routes.extend(public().map(|method| grpc_route(settings, method)));
     routes
 }
@@ -29,14 +34,27 @@ fn preflight() -> Value {
     })
 }
 
+/// A path that is there answers 405 to a verb it does not know, and says which it does.
+fn other_verbs(template: &str, verbs: &[&str]) -> Value {
+    json!({
+        "name": format!("other verbs {template}"),
+        "match": { "safe_regex": { "regex": pattern(template) } },
+        "direct_response": { "status": 405, "body": { "inline_string": "this path has no such verb" } },
+        "response_headers_to_add": [ { "header": { "key": "allow", "value": verbs.join(", ") } } ],
+        "typed_per_filter_config": { "envoy.filters.http.grpc_json_transcoder": untranscoded() }
+    })
+}
+
+fn untranscoded() -> Value {
+    json!({ "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true })
+}
+
 fn page(path: &str) -> Value {
     json!({
         "name": format!("page {path}"),
         "match": { "path": path },
         "route": { "cluster": "gateway_http", "timeout": "5s" },
-        "typed_per_filter_config": { "envoy.filters.http.grpc_json_transcoder": {
-            "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true
-        } }
+        "typed_per_filter_config": { "envoy.filters.http.grpc_json_transcoder": untranscoded() }
     })
 }
 
@@ -98,9 +116,17 @@ fn action(settings: &EdgeSettings, method: &Method) -> Value {
             "num_retries": 2,
             "retry_back_off": { "base_interval": "0.1s", "max_interval": "1s" }
         });
-        route["rate_limits"] = json!([{ "actions": limit(method) }]);
+        if !signed(method) {
+            route["rate_limits"] = json!([{ "actions": limit(method) }]);
+        }
     }
     route
+}
+
+/// Messages of providers come from few addresses, as many as there are payments, and prove themselves by a signature that is checked before
+/// anything is stored. Counting them by address would only delay what customers wait for.
+fn signed(method: &Method) -> bool {
+    method.path.ends_with("/ReceiveWebhook")
 }
 
 /// Whose bucket a change takes a token from: the subject's, or the address's where there is no subject.

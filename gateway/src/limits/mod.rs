@@ -39,7 +39,7 @@ impl Rules {
         Self {
             write: rule(source, "WRITE", 50, 200, "changes by one subject"),
             auth: rule(source, "AUTH", 20, 100, "sign-ins from one address"),
-            anonymous: rule(source, "ANONYMOUS", 50, 500, "registrations and webhooks from one address"),
+            anonymous: rule(source, "ANONYMOUS", 50, 500, "registrations from one address"),
         }
     }
 

@@ -2,16 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use mercato_chassis::redis::Redis;
+use mercato_chassis::redis::{BUDGET, Redis};
 use mercato_contracts::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry};
 use mercato_contracts::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use mercato_contracts::envoy::service::ratelimit::v3::{RateLimitRequest, rate_limit_service_server::RateLimitService};
 use mercato_gateway::limits::{Limiter, Rule, Rules};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tonic::Request;
 
-/// Slow enough to refill nothing while a test runs.
+/// Ten at once, and one more for each second that a test takes.
 const RULE: Rule = Rule { per_second: 1, burst: 10 };
 const RULES: Rules = Rules { write: RULE, auth: RULE, anonymous: RULE };
 
@@ -36,7 +36,9 @@ async fn granted(limiter: &Limiter, class: &str, subject: &str) -> bool {
     answer.overall_code() == Code::Ok
 }
 
-async fn race(limiters: [Arc<Limiter>; 2], subject: &str) -> usize {
+/// How many of forty at once were granted, and how long it took.
+async fn race(limiters: &[Arc<Limiter>; 2], subject: &str) -> (usize, Duration) {
+    let began = Instant::now();
     let tasks: Vec<_> = (0..40)
         .map(|n| {
             let (limiter, subject) = (limiters[n % 2].clone(), subject.to_owned());
@@ -47,30 +49,46 @@ async fn race(limiters: [Arc<Limiter>; 2], subject: &str) -> usize {
     for task in tasks {
         count += usize::from(task.await.unwrap());
     }
-    count
+    (count, began.elapsed())
+}
+
+/// Whether as many were granted as a bucket held and gained in that time.
+fn fits((count, time): (usize, Duration)) -> bool {
+    (10..=10 + time.as_secs() as usize).contains(&count)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_instances_share_one_bucket_through_redis() {
     let limiter = || Arc::new(Limiter::new(RULES, Some(redis())));
-    let (first, second, subject) = (limiter(), limiter(), subject("shared"));
-    // the first call connects; its own 50 ms may be over by then, so it asks about somebody else
-    granted(&first, "write", "warm").await;
-    granted(&second, "write", "warm").await;
-    let count = race([first, second], &subject).await;
-    assert!((10..=11).contains(&count), "{count} of 40 were granted from a bucket of 10 that gains one a second");
+    let began = Instant::now();
+    loop {
+        let limiters = [limiter(), limiter()];
+        // The first call connects; its own time may be over by then, so it asks about somebody else.
+        for limiter in &limiters {
+            granted(limiter, "write", "warm").await;
+        }
+        let raced = race(&limiters, &subject("shared")).await;
+        if fits(raced) {
+            return;
+        }
+        // Redis has its budget for each answer, and an instance that got none in time rightly counts for itself. That excuses a race only
+        // when it lasted as long, and not every one.
+        assert!(raced.1 >= BUDGET && began.elapsed() < Duration::from_secs(60), "{} of 40 were granted in {:?}", raced.0, raced.1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_an_instance_counts_for_itself() {
     let limiter = Arc::new(Limiter::new(RULES, None));
-    assert_eq!(race([limiter.clone(), limiter], &subject("local")).await, 10);
+    let raced = race(&[limiter.clone(), limiter], &subject("local")).await;
+    assert!(fits(raced), "{raced:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_redis_neither_opens_nor_shuts_the_door() {
     let limiter = Arc::new(Limiter::new(RULES, Some(Redis::new("redis://127.0.0.1:1").unwrap())));
-    assert_eq!(race([limiter.clone(), limiter], &subject("dead")).await, 10);
+    let raced = race(&[limiter.clone(), limiter], &subject("dead")).await;
+    assert!(fits(raced), "{raced:?}");
 }
 
 #[tokio::test]
@@ -79,8 +97,13 @@ async fn a_refusal_says_when_to_come_back() {
     for _ in 0..10 {
         assert!(granted(&limiter, "auth", "a").await);
     }
-    let answer = limiter.should_rate_limit(ask("auth", "a")).await.unwrap().into_inner();
-    assert_eq!(answer.overall_code(), Code::OverLimit);
+    let answer = loop {
+        let answer = limiter.should_rate_limit(ask("auth", "a")).await.unwrap().into_inner();
+        // On a slow machine a second may have passed, and a token come.
+        if answer.overall_code() == Code::OverLimit {
+            break answer;
+        }
+    };
     assert_eq!(answer.statuses[0].duration_until_reset.as_ref().unwrap().seconds, 1);
 }
 

@@ -13,7 +13,7 @@ use chassis::{
 use mercato_chassis as chassis;
 use mercato_contracts::mercato::inventory::v1 as inventory;
 use sqlx::PgConnection;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 
 /// Inventory's topic.
@@ -41,9 +41,25 @@ impl Handler for StockKeeper {
         kind == INVENTORY_UPDATED
     }
 
+    /// A level carries its version, so neither repetition nor order matters; what happens to reservations does not concern us.
+    fn alone(&self, _kind: &str) -> bool {
+        true
+    }
+
     async fn handle(&self, tx: &mut PgConnection, event: &Received) -> Result<(), Fault> {
-        let (product, level) = heard(event)?;
-        stock::hear(tx, product, level).await
+        self.handle_all(tx, &[event]).await
+    }
+
+    async fn handle_all(&self, tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fault> {
+        let mut latest: BTreeMap<Uuid, Level> = BTreeMap::new();
+        for event in events {
+            let (product, level) = heard(event)?;
+            let known = latest.entry(product).or_insert(level);
+            if known.version < level.version {
+                *known = level;
+            }
+        }
+        stock::hear(tx, &latest.into_iter().collect::<Vec<_>>()).await
     }
 
     fn committed(&self, events: &[Received]) {

@@ -36,29 +36,29 @@ const LATE: Duration = Duration::from_millis(2);
 /// How long the broker is away.
 const OUTAGE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
-const SETTLE: Duration = Duration::from_secs(240);
+const SETTLE: Duration = Duration::from_secs(600);
 
 /// What a scenario found out.
 #[derive(Default)]
-struct Findings {
+pub(crate) struct Findings {
     report: Vec<String>,
     violations: Vec<String>,
 }
 
 impl Findings {
-    fn say(&mut self, line: String) {
+    pub(crate) fn say(&mut self, line: String) {
         eprintln!("{line}");
         self.report.push(line);
     }
 
-    fn demand(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+    pub(crate) fn demand(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         if !holds {
             self.violations.push(otherwise());
         }
     }
 
     /// Waits for quiet, and runs every checker.
-    async fn judge(&mut self, world: &World, shop: &Shop, history: &History) -> Result<Facts> {
+    pub(crate) async fn judge(&mut self, world: &World, shop: &Shop, history: &History) -> Result<Facts> {
         load::resolve(shop, history, PATIENCE).await;
         let busy = settle::settle(world, SETTLE).await?;
         self.violations.extend(busy.into_iter().map(|busy| format!("does not settle: {busy}")));
@@ -67,7 +67,7 @@ impl Findings {
         Ok(facts)
     }
 
-    fn outcome(mut self, world: &mut World) -> Outcome {
+    pub(crate) fn outcome(mut self, world: &mut World) -> Outcome {
         self.report.extend(self.violations.iter().map(|violation| format!("VIOLATED {violation}")));
         if self.violations.is_empty() {
             self.report.push(format!("as demanded, and all {} invariants hold", check::CHECKERS.len()));
@@ -79,8 +79,10 @@ impl Findings {
     }
 }
 
-async fn world(options: &Options) -> Result<World> {
-    World::start(Programs::from_env()?, &options.state, options.form, &Env::new()).await.context("the shop does not start")
+/// A shop with some settings of its own.
+pub(crate) async fn world(options: &Options, more: &[(&str, &str)]) -> Result<World> {
+    let more: Env = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    World::start(Programs::from_env()?, &options.state, options.form, &more).await.context("the shop does not start")
 }
 
 /// 64 clients want 10 units: exactly 10 orders are paid, 54 are refused clearly. Once in peace, once while the process that takes the
@@ -89,7 +91,7 @@ async fn world(options: &Options) -> Result<World> {
 /// # Errors
 /// When the shop cannot be started, killed or read.
 pub async fn race(options: &Options) -> Result<Outcome> {
-    let mut world = world(options).await?;
+    let mut world = world(options, &[]).await?;
     let mut shop = load::furnish(&world, RACERS, i64::try_from(UNITS)?).await?;
     let staff = Customer::sign_in(&world.edge(), &world.staff.0, &world.staff.1, Uuid::nil()).await?;
     let second = staff.product("Chaos again", 250, i64::try_from(UNITS)?).await?;
@@ -156,7 +158,7 @@ fn finish_line(findings: &mut Findings, facts: &Facts, product: Uuid, name: &str
 /// # Errors
 /// When the shop cannot be started, hurt or read.
 pub async fn kafka_outage(options: &Options) -> Result<Outcome> {
-    let mut world = world(options).await?;
+    let mut world = world(options, &[]).await?;
     let shop = Arc::new(load::furnish(&world, load::CUSTOMERS, 20).await?);
     let (mut findings, history) = (Findings::default(), Arc::new(History::default()));
     let demand = Demand { seed: options.seed, orders: options.orders, time: OUTAGE + Duration::from_secs(15), patience: PATIENCE };
@@ -196,12 +198,15 @@ pub async fn kafka_outage(options: &Options) -> Result<Outcome> {
 /// # Errors
 /// When the shop cannot be started, ended or read.
 pub async fn sigterm(options: &Options) -> Result<Outcome> {
-    let mut world = world(options).await?;
+    let mut world = world(options, &[]).await?;
     let shop = Arc::new(load::furnish(&world, BUSY, 20).await?);
     let (mut findings, history) = (Findings::default(), Arc::new(History::default()));
     let demand = Demand { seed: options.seed, orders: options.orders.min(400), time: Duration::from_secs(25), patience: PATIENCE };
     let deaths = Mutex::new(Vec::new());
-    world.database_link.set(Link::Slow(LATE));
+    if options.form != Form::Twins {
+        // with two instances it is about what is new, not about what is in flight
+        world.database_link.set(Link::Slow(LATE));
+    }
     let terms = terminate_all(&world, &history);
     let (terms, ()) = tokio::select! {
         both = async { tokio::join!(terms, load::run(&shop, &history, demand)) } => both,
@@ -219,6 +224,16 @@ pub async fn sigterm(options: &Options) -> Result<Outcome> {
         findings.say(format!("{service}: gone in {took:.1?}, back in {gone:.1?}; {} requests in flight, {} cut", flying.len(), cut.len()));
         let twice = cut.iter().filter(|op| op.tries.get(1).is_none_or(|(_, reply)| !reply.definite())).count();
         findings.demand(twice == 0, || format!("{service}: {twice} requests in flight failed past one retry, such as {:?}", cut.first()));
+        if options.form == Form::Twins {
+            // the other one is there for everything that is new
+            let around = |op: &&Op| !op.key.is_empty() && op.invoked + ARRIVAL >= at && op.invoked < at + took + gone;
+            let failed = |op: &&Op, n: usize| op.tries.get(n).is_some_and(|(_, reply)| !reply.definite());
+            let new: Vec<&Op> = ops.iter().filter(around).collect();
+            let once = new.iter().filter(|op| failed(op, 0)).count();
+            let twice: Vec<&&Op> = new.iter().filter(|op| failed(op, 0) && failed(op, 1)).collect();
+            findings.say(format!("{service}: {} requests came meanwhile, {once} had to be sent again", new.len()));
+            findings.demand(twice.is_empty(), || format!("{service}: {} of them failed past one retry: {:?}", twice.len(), twice.first()));
+        }
     }
     findings.judge(&world, &shop, &history).await?;
     Ok(findings.outcome(&mut world))

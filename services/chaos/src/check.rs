@@ -4,6 +4,7 @@ mod clients;
 mod events;
 mod money;
 mod orders;
+mod secrets;
 mod stock;
 #[cfg(test)]
 mod testing;
@@ -78,6 +79,7 @@ pub const CHECKERS: &[(&str, Checker)] = &[
     ("I-19", clients::replay_identical),
     ("I-20", events::session_hygiene),
     ("I-22", clients::isolation_of_owners),
+    ("I-23", secrets::nothing_leaks),
 ];
 
 /// Runs all checkers.

@@ -24,6 +24,8 @@ use uuid::Uuid;
 
 /// A client gives up on one try after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Every customer's password begins with it; it is looked for afterwards where it must not be.
+pub const PASSWORD_CANARY: &str = "canary-pass-";
 /// Reasons that say "not now": the same request with the same key may still be answered otherwise.
 const PASSING: &[&str] = &[
     "NEIGHBOUR_UNAVAILABLE",
@@ -66,7 +68,7 @@ impl Customer {
     /// # Errors
     /// When either is refused.
     pub async fn register(base: &str, name: &str) -> Result<Self> {
-        let (email, password) = (format!("{name}@example.com"), format!("secret-{name}"));
+        let (email, password) = (format!("{name}@example.com"), format!("{PASSWORD_CANARY}{name}"));
         let body = json!({ "username": name, "email": email, "password": password });
         let http = Client::builder().timeout(Duration::from_secs(20)).build()?;
         let request = http.post(format!("{base}/api/customers")).header("idempotency-key", format!("register-{name}")).json(&body);
@@ -127,6 +129,11 @@ impl Customer {
             Ok(bytes) => read_rest(http, &bytes, replayed),
             Err(error) => Reply::Unknown(error.without_url().to_string()),
         }
+    }
+
+    /// The request for an order over REST.
+    pub(crate) fn order_request(&self, key: &str, lines: &[(Uuid, i64)], token: &str) -> RequestBuilder {
+        self.change("/api/orders".to_owned(), key, body(lines, token)).bearer_auth(self.token())
     }
 
     fn change(&self, path: String, key: &str, body: Value) -> RequestBuilder {

@@ -1,7 +1,7 @@
 //! Everything the checkers judge, as plain data: what the databases, the topics, the provider and the clients say.
 
 use crate::history::Op;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 /// A row of `orders`, with its snapshot taken apart.
@@ -193,6 +193,47 @@ pub struct Plumbing {
     pub idle_in_transaction: i64,
 }
 
+/// A session that sat idle inside a transaction while faults ran.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IdleSession {
+    /// The name of the session: `mercato-` and the role.
+    pub session: String,
+    /// How long.
+    pub seconds: f64,
+    /// How long it may.
+    pub limit: f64,
+    /// Its last statement.
+    pub query: String,
+    /// When, since the beginning of the run.
+    pub at: Duration,
+}
+
+/// A secret where it must not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leak {
+    /// What it is.
+    pub what: String,
+    /// Where it was found.
+    pub place: String,
+    /// How often.
+    pub times: usize,
+}
+
+/// A consumer that applied an event at or before one it had applied.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Rewind {
+    /// The consumer.
+    pub consumer: String,
+    /// Without prefix.
+    pub topic: String,
+    /// The aggregate.
+    pub aggregate: Uuid,
+    /// The number of the event it had applied last.
+    pub from: i64,
+    /// The number of the event it applied then.
+    pub to: i64,
+}
+
 /// Everything.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -234,4 +275,10 @@ pub struct Facts {
     pub provider: Vec<ProviderEntry>,
     /// The chassis' tables, by role.
     pub plumbing: BTreeMap<String, Plumbing>,
+    /// Sessions that sat idle inside a transaction while faults ran.
+    pub idle: Vec<IdleSession>,
+    /// Secrets where they must not be.
+    pub leaks: Vec<Leak>,
+    /// Events that were applied again; noted by triggers that only some runs set.
+    pub rewinds: Vec<Rewind>,
 }

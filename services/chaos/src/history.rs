@@ -205,6 +205,11 @@ impl History {
         heard
     }
 
+    /// When the last order was asked for.
+    pub fn last_asked(&self) -> Option<Duration> {
+        self.lock().iter().filter(|op| op.places() && !op.repeated).map(|op| op.invoked).max()
+    }
+
     /// The first order placed after this moment: invoked and answered with ok after it.
     pub fn first_success_after(&self, moment: Duration) -> Option<Duration> {
         let ops = self.lock();

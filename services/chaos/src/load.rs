@@ -20,12 +20,17 @@ use uuid::Uuid;
 
 /// How many customers there are; each is one client.
 pub const CUSTOMERS: usize = 8;
+/// How many there are when the shop shall have as much to do as it can.
+pub const CROWD: usize = 40;
 const COLD: usize = 20;
 const COLD_STOCK: i64 = 100_000;
+/// A means of payment that is looked for afterwards where it must not be.
+pub const TOKEN_CANARY: &str = "tok_canary_5d1e77b09c";
 /// Means of payment and how often each is used, of a hundred.
 const TOKENS: &[(&str, u32)] = &[
     ("tok_approve", 38),
-    ("", 25),
+    ("", 20),
+    (TOKEN_CANARY, 5),
     ("tok_decline", 9),
     ("tok_soft_decline", 8),
     ("tok_timeout_after_charge", 6),
@@ -85,8 +90,18 @@ pub struct Demand {
     pub patience: Duration,
 }
 
-/// Runs all customers to the end of the demand.
+/// Runs all customers to the end of the demand, their orders spread over its time.
 pub async fn run(shop: &Arc<Shop>, history: &Arc<History>, demand: Demand) {
+    let think = demand.time.mul_f64(shop.customers.len() as f64 / demand.orders.max(1) as f64);
+    drive(shop, history, demand, think).await;
+}
+
+/// Runs all customers without a pause between their orders, until all are placed; the demand's time is a limit.
+pub async fn flood(shop: &Arc<Shop>, history: &Arc<History>, demand: Demand) {
+    drive(shop, history, demand, Duration::ZERO).await;
+}
+
+async fn drive(shop: &Arc<Shop>, history: &Arc<History>, demand: Demand, think: Duration) {
     let left = Arc::new(AtomicUsize::new(demand.orders));
     let end = Instant::now() + demand.time;
     let clients = (0..shop.customers.len()).map(|n| {
@@ -96,6 +111,7 @@ pub async fn run(shop: &Arc<Shop>, history: &Arc<History>, demand: Demand) {
             history: history.clone(),
             rng: StdRng::seed_from_u64(demand.seed.wrapping_mul(1_000_003).wrapping_add(n as u64)),
             demand,
+            think,
         };
         tokio::spawn(client.run(left.clone(), end))
     });
@@ -110,14 +126,14 @@ struct Client {
     history: Arc<History>,
     rng: StdRng,
     demand: Demand,
+    think: Duration,
 }
 
 impl Client {
     async fn run(mut self, left: Arc<AtomicUsize>, end: Instant) {
-        let think = self.demand.time.mul_f64(self.shop.customers.len() as f64 / self.demand.orders.max(1) as f64);
         let mut mine: Vec<Uuid> = Vec::new();
         while Instant::now() < end && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
-            let pause = think.mul_f64(self.rng.random_range(0.0..2.0));
+            let pause = self.think.mul_f64(self.rng.random_range(0.0..2.0));
             tokio::time::sleep_until(end.min(Instant::now() + pause).into()).await;
             self.shop_once(&mut mine).await;
         }
@@ -125,7 +141,9 @@ impl Client {
 
     async fn shop_once(&mut self, mine: &mut Vec<Uuid>) {
         let (lines, token, way) = (self.basket(), self.token(), self.way());
-        let key = format!("chaos-{:016x}", self.rng.next_u64());
+        // not sixteen digits in a row, which would now and then be a card number
+        let (one, other) = (self.rng.next_u32(), self.rng.next_u32());
+        let key = format!("chaos-{one:08x}x{other:08x}");
         let (cancels, reads, pries) = (self.rng.random_bool(0.12), self.rng.random_bool(0.5), self.rng.random_bool(0.05));
         let (twin, leaves) = (self.rng.random_bool(0.08), self.rng.random_bool(0.05));
         let me = self.shop.customers[self.n].clone();

@@ -11,7 +11,7 @@ use prost::Message as _;
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
-    message::Headers as _,
+    message::{BorrowedMessage, Headers as _},
 };
 use sqlx::{Connection as _, Executor as _, FromRow, PgConnection, postgres::PgRow};
 use std::time::{Duration, Instant};
@@ -40,9 +40,9 @@ pub async fn load(world: &World) -> Result<Facts> {
         };
         read.with_context(|| format!("the database of {role}"))?;
     }
-    let brokers = world.brokers();
+    let (brokers, prefix) = (world.brokers(), world.topic_prefix());
     facts.topics = tokio::task::spawn_blocking(move || {
-        TOPICS.iter().map(|topic| Ok(((*topic).to_owned(), read_topic(&brokers, topic)?))).collect::<Result<_>>()
+        TOPICS.iter().map(|topic| Ok(((*topic).to_owned(), read_topic(&brokers, &format!("{prefix}{topic}"))?))).collect::<Result<_>>()
     })
     .await??;
     facts.provider = provider(&world.provider()).await?;
@@ -187,6 +187,29 @@ async fn catalog(db: &mut PgConnection, facts: &mut Facts) -> Result<()> {
 /// # Errors
 /// When the broker does not deliver it in time, or a record is no event.
 pub fn read_topic(brokers: &str, topic: &str) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    each_message(brokers, topic, |message| {
+        records.push(record(message)?);
+        Ok(())
+    })?;
+    records.sort_by_key(|record| record.at);
+    Ok(records)
+}
+
+/// Shows key, headers and content of every record of a topic as they are.
+///
+/// # Errors
+/// When the broker does not deliver it in time.
+pub fn raw_topic(brokers: &str, topic: &str, mut show: impl FnMut(&[u8])) -> Result<()> {
+    each_message(brokers, topic, |message| {
+        message.key().into_iter().chain(message.payload()).for_each(&mut show);
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        headers.filter_map(|header| header.value).for_each(&mut show);
+        Ok(())
+    })
+}
+
+fn each_message(brokers: &str, topic: &str, mut show: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "chaos-reader")
@@ -203,19 +226,18 @@ pub fn read_topic(brokers: &str, topic: &str) -> Result<Vec<Record>> {
         assigned.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&assigned)?;
-    let end = Instant::now() + READ;
-    let mut records = Vec::new();
+    let mut silent_since = Instant::now();
     while missing > 0 {
-        ensure!(Instant::now() < end, "{missing} records of topic {topic} did not come in {READ:?}");
+        ensure!(silent_since.elapsed() < READ, "{missing} records of topic {topic} did not come, and none for {READ:?}");
         let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
-        records.push(record(&message?).with_context(|| format!("topic {topic}"))?);
+        show(&message?).with_context(|| format!("topic {topic}"))?;
+        silent_since = Instant::now();
         missing -= 1;
     }
-    records.sort_by_key(|record| record.at);
-    Ok(records)
+    Ok(())
 }
 
-fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Result<Record> {
+fn record(message: &BorrowedMessage<'_>) -> Result<Record> {
     let header = |name: &str| {
         let found = message.headers().and_then(|headers| headers.iter().find(|header| header.key == name)).and_then(|h| h.value);
         let text = found.and_then(|value| std::str::from_utf8(value).ok());

@@ -3,9 +3,12 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mercato_chaos::{
-    acceptance,
+    acceptance, every,
     nemesis::Nemesis,
+    overload,
+    report::Figures,
     run::{self, Options, Outcome},
+    scenarios,
     world::Form,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -46,6 +49,18 @@ enum Scenario {
     KafkaOutage,
     /// SIGTERM under load, with a client connected that says nothing.
     Sigterm,
+    /// The service, PostgreSQL, the broker and Redis are killed one after the other; how long each takes to come back.
+    Recovery,
+    /// Redis is killed and frozen under load.
+    RedisStall,
+    /// The provider answers too late, fails to give back, and its messages are repeated, old and forged.
+    Provider,
+    /// Three times as many orders as the shop can take, for a while.
+    Overload,
+    /// Orders as fast as the shop takes them, until all are placed; faults meanwhile.
+    Flood,
+    /// A flood under every nemesis, one after the other; prints a table.
+    All,
 }
 
 #[tokio::main]
@@ -91,5 +106,15 @@ async fn chaos(arguments: &Arguments) -> Result<Outcome> {
         Some(Scenario::Race) => acceptance::race(&options).await,
         Some(Scenario::KafkaOutage) => acceptance::kafka_outage(&options).await,
         Some(Scenario::Sigterm) => acceptance::sigterm(&options).await,
+        Some(Scenario::Recovery) => scenarios::recovery(&options).await,
+        Some(Scenario::RedisStall) => scenarios::redis_stall(&options).await,
+        Some(Scenario::Provider) => scenarios::provider(&options).await,
+        Some(Scenario::Overload) => overload::overload(&options).await,
+        Some(Scenario::Flood) => {
+            let (outcome, figures) = run::flood(&options).await?;
+            eprintln!("{}\n{figures}", Figures::HEAD);
+            Ok(outcome)
+        }
+        Some(Scenario::All) => every::all(&options).await,
     }
 }

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// A process must be gone this long after SIGTERM.
 pub const EXIT: Duration = Duration::from_secs(25);
@@ -50,7 +51,8 @@ pub enum Nemesis {
 }
 
 impl Nemesis {
-    const SINGLE: [Self; 13] = [
+    /// Every kind but none and the mix.
+    pub const SINGLE: [Self; 13] = [
         Self::KillService,
         Self::StopService,
         Self::TermService,
@@ -123,17 +125,44 @@ impl Rhythm {
 /// # Errors
 /// When a process cannot be hurt, started, or does not become ready.
 pub async fn attack(world: &World, history: &History, nemesis: Nemesis, seed: u64, time: Duration) -> Result<Vec<Struck>> {
+    let (_never, over) = watch::channel(false);
+    schedule(world, history, nemesis, seed, Rhythm::of(time), Instant::now() + time, over).await
+}
+
+/// Attacks the shop in the rhythm of a run of a minute until `over` says so, at least once.
+///
+/// # Errors
+/// As [`attack`].
+pub async fn attack_until(
+    world: &World,
+    history: &History,
+    nemesis: Nemesis,
+    seed: u64,
+    over: watch::Receiver<bool>,
+) -> Result<Vec<Struck>> {
+    let ages = Instant::now() + Duration::from_secs(86_400);
+    schedule(world, history, nemesis, seed, Rhythm::of(Duration::from_secs(60)), ages, over).await
+}
+
+async fn schedule(
+    world: &World,
+    history: &History,
+    nemesis: Nemesis,
+    seed: u64,
+    rhythm: Rhythm,
+    end: Instant,
+    mut over: watch::Receiver<bool>,
+) -> Result<Vec<Struck>> {
     let mut struck = Vec::new();
     if nemesis == Nemesis::None {
         return Ok(struck);
     }
     let mut rng = StdRng::seed_from_u64(seed ^ 0x006e_656d_6573_6973);
-    let (rhythm, end) = (Rhythm::of(time), Instant::now() + time);
-    tokio::time::sleep(rhythm.seconds(&mut rng, 10.0, 10.0)).await;
+    pause(rhythm.seconds(&mut rng, 10.0, 10.0), &mut over).await;
     loop {
         let (hurt, heal) = (rhythm.seconds(&mut rng, 2.0, 20.0), rhythm.seconds(&mut rng, 5.0, 15.0));
         // the first fault always happens
-        if !struck.is_empty() && Instant::now() + hurt + heal > end {
+        if !struck.is_empty() && (*over.borrow() || Instant::now() + hurt + heal > end) {
             return Ok(struck);
         }
         let began = history.now();
@@ -143,7 +172,7 @@ pub async fn attack(world: &World, history: &History, nemesis: Nemesis, seed: u6
             eprintln!("{:7.1} s  fault: {what}, for {:.1} s", began.as_secs_f64(), hurt.as_secs_f64());
             wounds.push((what, wound));
         }
-        tokio::time::sleep(hurt).await;
+        pause(hurt, &mut over).await;
         let ended = history.now();
         let what = wounds.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>().join(" + ");
         // stores and links first: services wait for them when they start
@@ -153,7 +182,15 @@ pub async fn attack(world: &World, history: &History, nemesis: Nemesis, seed: u6
         }
         struck.push(Struck { what, began, ended, ready: history.now() });
         eprintln!("{:7.1} s  healed after {:.1} s", history.now().as_secs_f64(), (history.now() - ended).as_secs_f64());
-        tokio::time::sleep(heal).await;
+        pause(heal, &mut over).await;
+    }
+}
+
+/// Waits, but not longer than until the load is over.
+async fn pause(time: Duration, over: &mut watch::Receiver<bool>) {
+    // an error says that nobody will ever tell: then the whole time
+    if let Ok(Err(_)) = tokio::time::timeout(time, over.wait_for(|over| *over)).await {
+        tokio::time::sleep(time).await;
     }
 }
 

@@ -1,30 +1,32 @@
 //! One run: load and faults, healing, quiet, judgement.
 
 use crate::{
-    check::{self, Violation},
+    check,
     facts::Facts,
-    history::{History, Op, Reply},
+    history::History,
+    hygiene,
     load::{self, Demand, Shop},
     load_facts,
-    nemesis::{self, Nemesis, Struck},
+    nemesis::{self, Nemesis},
     process::Env,
-    settle,
+    report::{self, Figures},
+    scan, settle,
     world::{Form, Programs, World},
 };
 use anyhow::{Context, Result};
 use std::{
-    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
-/// The shop must take orders again this long after the end of a fault.
-const RECOVERY: Duration = Duration::from_secs(60);
-/// A recovery that takes longer is told with what clients heard meanwhile.
-const PROMPT: Duration = Duration::from_secs(3);
-/// It must be quiet this long after the last fault.
-const SETTLE: Duration = Duration::from_secs(240);
+/// It must be quiet this long after the last fault, on a machine of any speed; it ends as soon as it is.
+const SETTLE: Duration = Duration::from_secs(600);
+/// How long one operation is repeated until it has a definite answer.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// A flood ends after this time even when the shop is too slow for it.
+const FLOOD: Duration = Duration::from_secs(1200);
 const REPEATS: usize = 40;
 
 /// What a run shall be.
@@ -52,16 +54,29 @@ pub struct Outcome {
     pub report: String,
 }
 
-/// Runs, judges, and takes everything down. With violations the folder stays, for somebody to look at.
+/// Runs for the time of the options, judges, and takes everything down. With violations the folder stays, for somebody to look at.
 ///
 /// # Errors
 /// When the shop cannot be started, hurt, healed or read.
 pub async fn run(options: &Options) -> Result<Outcome> {
+    Ok(whole(options, false).await?.0)
+}
+
+/// The same until all orders are placed, by many customers who do not pause; tells the figures as well.
+///
+/// # Errors
+/// As [`run`].
+pub async fn flood(options: &Options) -> Result<(Outcome, Figures)> {
+    whole(options, true).await
+}
+
+async fn whole(options: &Options, flood: bool) -> Result<(Outcome, Figures)> {
     let programs = Programs::from_env()?;
+    eprintln!("seed {}", options.seed);
     let mut world = World::start(programs, &options.state, options.form, &Env::new()).await.context("the shop does not start")?;
     eprintln!("the shop runs at {}; logs in {}", world.edge(), world.logs().display());
-    let result = judge(&world, options).await;
-    let clean = result.as_ref().is_ok_and(|outcome| outcome.violations.is_empty());
+    let result = judge(&world, options, flood).await;
+    let clean = result.as_ref().is_ok_and(|(outcome, _)| outcome.violations.is_empty());
     if !clean {
         eprintln!("kept for a look: {}", options.state.display());
         world.keep();
@@ -69,21 +84,18 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     result
 }
 
-async fn judge(world: &World, options: &Options) -> Result<Outcome> {
+async fn judge(world: &World, options: &Options, flood: bool) -> Result<(Outcome, Figures)> {
     let hot = i64::try_from(options.orders / 15).unwrap_or(i64::MAX).max(3);
-    let shop = Arc::new(load::furnish(world, load::CUSTOMERS, hot).await.context("products and customers")?);
+    let customers = if flood { load::CROWD } else { load::CUSTOMERS };
+    let shop = Arc::new(load::furnish(world, customers, hot).await.context("products and customers")?);
+    scan::plant(world, &shop).await.context("the canaries")?;
     let history = Arc::new(History::default());
-    let demand = Demand { seed: options.seed, orders: options.orders, time: options.time, patience: Duration::from_secs(60) };
-    let deaths = Mutex::new(Vec::new());
-    let (loaded, struck) = tokio::select! {
-        both = async { tokio::join!(
-            load::run(&shop, &history, demand),
-            nemesis::attack(world, &history, options.nemesis, options.seed, options.time),
-        ) } => both,
+    let (deaths, idle) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let (struck, took) = tokio::select! {
+        both = attacked(world, &shop, &history, options, flood) => both?,
         () = revive(world, &history, &deaths) => unreachable!("it goes on for ever"),
+        () = hygiene::watch(world, &history, &idle) => unreachable!("it goes on for ever"),
     };
-    let () = loaded;
-    let struck = struck?;
     let mut violations = Vec::new();
     let settled = tokio::select! {
         busy = quieten(world, &shop, &history) => busy?,
@@ -91,18 +103,52 @@ async fn judge(world: &World, options: &Options) -> Result<Outcome> {
     };
     violations.extend(settled.into_iter().map(|busy| format!("does not settle: {busy}")));
     let deaths = deaths.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let recoveries = recoveries(&history, &struck, &mut violations);
+    let recoveries = report::recoveries(&history, &struck, &mut violations);
     load::repeat(&shop, &history, REPEATS).await;
-    let facts = facts(world, &shop, &history).await?;
+    let mut facts = facts(world, &shop, &history).await?;
+    facts.idle = hygiene::judge(idle.into_inner().unwrap_or_else(PoisonError::into_inner), &struck);
     let broken = check::all(&facts);
     violations.extend(broken.iter().map(ToString::to_string));
-    let report = report(options, &facts, &recoveries, &deaths, &broken, &violations);
-    Ok(Outcome { violations, report })
+    let report = report::text(options, &facts, &recoveries, &deaths, &broken, &violations);
+    let figures = Figures::of(options, &facts, &recoveries, took, violations.len());
+    Ok((Outcome { violations, report }, figures))
+}
+
+/// Load and faults at once; tells the faults, and how long the load took.
+async fn attacked(
+    world: &World,
+    shop: &Arc<Shop>,
+    history: &Arc<History>,
+    options: &Options,
+    flood: bool,
+) -> Result<(Vec<nemesis::Struck>, Duration)> {
+    let began = Instant::now();
+    let mut demand = Demand { seed: options.seed, orders: options.orders, time: options.time, patience: PATIENCE };
+    if !flood {
+        let attack = nemesis::attack(world, history, options.nemesis, options.seed, options.time);
+        let (took, struck) = tokio::join!(
+            async {
+                load::run(shop, history, demand).await;
+                began.elapsed()
+            },
+            attack
+        );
+        return Ok((struck?, took));
+    }
+    demand.time = FLOOD;
+    let (over, told) = watch::channel(false);
+    let loaded = async {
+        load::flood(shop, history, demand).await;
+        over.send_replace(true);
+        began.elapsed()
+    };
+    let (took, struck) = tokio::join!(loaded, nemesis::attack_until(world, history, options.nemesis, options.seed, told));
+    Ok((struck?, took))
 }
 
 /// Asks for what is unknown, and waits until nothing moves.
 async fn quieten(world: &World, shop: &Shop, history: &History) -> Result<Vec<String>> {
-    load::resolve(shop, history, Duration::from_secs(30)).await;
+    load::resolve(shop, history, PATIENCE).await;
     settle::settle(world, SETTLE).await
 }
 
@@ -112,6 +158,7 @@ async fn quieten(world: &World, shop: &Shop, history: &History) -> Result<Vec<St
 /// When a store cannot be read.
 pub async fn facts(world: &World, shop: &Shop, history: &History) -> Result<Facts> {
     let mut facts = load_facts::load(world).await.context("the facts")?;
+    facts.leaks.extend(scan::search(world).await.context("the search for secrets")?);
     facts.ops = history.ops();
     facts.initial.clone_from(&shop.initial);
     facts.prices.clone_from(&shop.prices);
@@ -131,86 +178,4 @@ pub async fn revive(world: &World, history: &History, deaths: &Mutex<Vec<String>
             }
         }
     }
-}
-
-fn recoveries(history: &History, struck: &[Struck], violations: &mut Vec<String>) -> Vec<String> {
-    let mut lines = Vec::new();
-    for fault in struck {
-        let success = history.first_success_after(fault.ended);
-        let again = success.map(|at| at.saturating_sub(fault.ended));
-        if again.is_none_or(|again| again > RECOVERY) {
-            violations.push(format!("no order for {again:?} after the end of: {}", fault.what));
-        }
-        let seconds = again.map_or("never".to_owned(), |again| format!("{:.2} s", again.as_secs_f64()));
-        let (began, lasted) = (fault.began.as_secs_f64(), (fault.ended - fault.began).as_secs_f64());
-        let ready = (fault.ready - fault.ended).as_secs_f64();
-        lines.push(format!("  {began:6.1} s  {} for {lasted:.1} s; ready {ready:.2} s, first order {seconds} after its end", fault.what));
-        if again.is_none_or(|again| again > PROMPT) {
-            let heard = history.unknowns(fault.ended, success.unwrap_or(Duration::MAX));
-            let mut heard: Vec<_> = heard.into_iter().map(|(text, times)| (times, text)).collect();
-            heard.sort_unstable_by(|one, other| other.cmp(one));
-            lines.extend(heard.iter().take(4).map(|(times, text)| format!("            until then {times} x {text}")));
-        }
-    }
-    lines
-}
-
-fn report(
-    options: &Options,
-    facts: &Facts,
-    recoveries: &[String],
-    deaths: &[String],
-    broken: &[Violation],
-    violations: &[String],
-) -> String {
-    let placed: Vec<&Op> = facts.ops.iter().filter(|op| op.places() && !op.repeated).collect();
-    let count = |wanted: &dyn Fn(&Reply) -> bool| placed.iter().filter(|op| op.outcome().is_some_and(wanted)).count();
-    let first_unknown = |op: &&&Op| op.tries.first().is_some_and(|(_, reply)| !reply.definite());
-    let unknown = placed.iter().filter(first_unknown).count();
-    let left = placed.iter().filter(|op| op.abandoned && op.outcome().is_none()).count();
-    let resolved = placed.iter().filter(first_unknown).filter(|op| op.outcome().is_some()).count();
-    let records = facts.topics.values().flatten();
-    let repeats = records.clone().count() - records.clone().map(|record| record.event).collect::<BTreeSet<_>>().len();
-    let mut lines = vec![
-        format!("seed {}, nemesis {:?}, {} s, roles {:?}", options.seed, options.nemesis, options.time.as_secs(), options.form),
-        format!(
-            "orders: {} asked, {} ok, {} refused; {unknown} unknown at first, {resolved} of them resolved, {left} customers went away",
-            placed.len(),
-            count(&|reply| reply.seen().is_some()),
-            count(&|reply| reply.reason().is_some()),
-        ),
-        format!("ended as: {}", tally(facts.orders.iter().map(|order| order.status.as_str()))),
-        format!("refused as: {}", tally(placed.iter().filter_map(|op| op.outcome()?.reason()))),
-        format!(
-            "events: {}, {repeats} of them repeats; provider: {}",
-            records.clone().count(),
-            tally(facts.provider.iter().map(|entry| entry.kind.as_str()))
-        ),
-        format!("faults: {}", recoveries.iter().filter(|line| !line.contains("until then")).count()),
-    ];
-    lines.extend_from_slice(recoveries);
-    lines.extend(deaths.iter().map(|death| format!("  restarted: {death}")));
-    if violations.is_empty() {
-        lines.push(format!("all {} invariants hold", check::CHECKERS.len()));
-    }
-    lines.extend(violations.iter().take(40).map(|violation| format!("VIOLATED {violation}")));
-    if let Some(first) = broken.first() {
-        let touching = check::touching(facts, first);
-        lines.push(format!("the first, {first}, and what touches it:"));
-        lines.extend(touching.iter().take(20).map(|op| format!("  {op:?}")));
-        if let Some(about) = first.about {
-            let records = facts.topics.iter().flat_map(|(topic, records)| records.iter().map(move |record| (topic, record)));
-            let mine = records.filter(|(_, record)| record.key == about).take(30);
-            lines.extend(mine.map(|(topic, record)| format!("  {topic} {:?} {} {}", record.at, record.sequence, record.kind)));
-        }
-    }
-    lines.join("\n")
-}
-
-fn tally<'t>(words: impl Iterator<Item = &'t str>) -> String {
-    let mut counts = BTreeMap::new();
-    for word in words {
-        *counts.entry(word).or_insert(0) += 1;
-    }
-    counts.iter().map(|(word, count)| format!("{word} {count}")).collect::<Vec<_>>().join(", ")
 }

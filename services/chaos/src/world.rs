@@ -1,8 +1,11 @@
 //! The shop under attack: parts, provider, executable and edge of its own, on free ports and in a folder of its own.
 
+pub use crate::programs::Programs;
 use crate::{
+    facts::Leak,
     process::{Env, Ports, answers, finish, signal, spawn},
     proxy::Proxy,
+    scan::Canary,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -17,8 +20,9 @@ use tokio::{process::Child, sync::Mutex};
 pub const ROLES: [&str; 6] = ["catalog", "inventory", "ordering", "payment", "customer", "gateway"];
 /// The roles with a database.
 pub const STORES: [&str; 5] = ["catalog", "inventory", "ordering", "payment", "customer"];
-/// How long a process may take to come up on a busy machine.
-const START: Duration = Duration::from_secs(90);
+/// How long a process may take to come up, on a busy machine of any speed.
+const START: Duration = Duration::from_secs(300);
+const WEBHOOK_SECRET: &str = "MERCATO_PROVIDER_WEBHOOK_SECRET";
 const PARTS: [Target; 3] = [Target::Postgres, Target::Redis, Target::Kafka];
 
 /// A process that can be attacked.
@@ -58,8 +62,7 @@ pub enum Form {
     Together,
     /// Each role a process of its own.
     Apart,
-    /// Two processes with all roles each, on the same databases and topics. The edge knows the first; the second relays, consumes and
-    /// works all the same.
+    /// Two processes with all roles each, on the same databases and topics, behind the same edge.
     Twins,
 }
 
@@ -70,39 +73,6 @@ impl Form {
             Self::Apart => ROLES.to_vec(),
             Self::Twins => vec!["mercato", "second"],
         }
-    }
-}
-
-/// Where the programs are.
-#[derive(Debug, Clone)]
-pub struct Programs {
-    /// The shop.
-    pub mercato: PathBuf,
-    /// The payment provider.
-    pub provider: PathBuf,
-    /// Envoy.
-    pub envoy: PathBuf,
-    /// The script that starts and kills PostgreSQL, Redis and Kafka.
-    pub part: PathBuf,
-}
-
-impl Programs {
-    /// Reads MERCATO_BIN, MERCATO_PROVIDER_BIN, MERCATO_ENVOY_BIN and MERCATO_PART, as `dev/chaos` and `dev/test` set them.
-    ///
-    /// # Errors
-    /// When one is missing or names nothing.
-    pub fn from_env() -> Result<Self> {
-        let path = |name: &str| {
-            let path = PathBuf::from(std::env::var_os(name).with_context(|| format!("{name} must be set: run `make chaos`"))?);
-            path.exists().then_some(()).with_context(|| format!("{} is not there ({name})", path.display()))?;
-            Ok::<_, anyhow::Error>(path)
-        };
-        Ok(Self {
-            mercato: path("MERCATO_BIN")?,
-            provider: path("MERCATO_PROVIDER_BIN")?,
-            envoy: path("MERCATO_ENVOY_BIN")?,
-            part: path("MERCATO_PART")?,
-        })
     }
 }
 
@@ -135,6 +105,12 @@ pub struct World {
     pub provider_link: Proxy,
     /// Login with every role: e-mail and password.
     pub staff: (String, String),
+    /// Secrets that were planted, to be looked for at the end.
+    pub canaries: std::sync::Mutex<Vec<Canary>>,
+    /// Secrets that were seen where they must not be before the end.
+    pub leaks: std::sync::Mutex<Vec<Leak>>,
+    /// What services that are started from now on are told besides.
+    pub(crate) besides: std::sync::Mutex<Env>,
     keep: bool,
 }
 
@@ -145,7 +121,7 @@ impl World {
     /// What did not start, with the end of its log.
     pub async fn start(programs: Programs, state: &Path, form: Form, more: &Env) -> Result<Self> {
         std::fs::create_dir_all(state.join("logs")).with_context(|| format!("create {}", state.display()))?;
-        let programs = keep_programs(programs, state)?;
+        let programs = programs.keep(state)?;
         let services = form.services();
         let ports = doors(&services);
         let (database_link, provider_link) = (Proxy::start(ports.postgres).await?, Proxy::start(ports.provider).await?);
@@ -160,6 +136,9 @@ impl World {
             database_link,
             provider_link,
             staff,
+            canaries: std::sync::Mutex::default(),
+            leaks: std::sync::Mutex::default(),
+            besides: std::sync::Mutex::new(crate::planted::chosen()),
             keep: false,
         };
         for part in PARTS {
@@ -225,6 +204,25 @@ impl World {
         Ok(format!("postgres://mercato:{}@127.0.0.1:{}/{database}", password.trim(), self.ports.postgres))
     }
 
+    /// The secrets the processes were told: of peers, keys, webhooks and the database.
+    pub fn secrets(&self) -> Vec<String> {
+        let names = ["MERCATO_PEER_SECRET", "MERCATO_KEY_SECRET", WEBHOOK_SECRET];
+        let mut secrets: Vec<String> = names.iter().filter_map(|name| self.env.get(*name).cloned()).collect();
+        let url = self.env.get("DATABASE_URL");
+        secrets.extend(url.and_then(|url| Some(url.split_once("mercato:")?.1.split_once('@')?.0.to_owned())));
+        secrets
+    }
+
+    /// What the provider signs its webhooks with.
+    pub fn webhook_secret(&self) -> &str {
+        self.env.get(WEBHOOK_SECRET).map_or("", String::as_str)
+    }
+
+    /// Each service's metrics, by its name.
+    pub fn metrics(&self) -> Vec<(&'static str, String)> {
+        self.ports.admin.iter().map(|(name, port)| (*name, format!("http://127.0.0.1:{port}/metrics"))).collect()
+    }
+
     fn log(&self, name: &str) -> PathBuf {
         self.state.join(format!("logs/{name}.log"))
     }
@@ -240,7 +238,7 @@ impl World {
             ("KAFKA_BROKERS", self.brokers()),
             ("MERCATO_PEER_SECRET", secret()),
             ("MERCATO_KEY_SECRET", hex(32)),
-            ("MERCATO_PROVIDER_WEBHOOK_SECRET", secret()),
+            (WEBHOOK_SECRET, secret()),
             ("MERCATO_PROVIDER_URL", format!("http://{}", local(self.provider_link.port()))),
             ("MERCATO_PROVIDER_WEBHOOK_URL", format!("{}/api/payments/webhooks/dev", self.edge())),
             ("MERCATO_GATEWAY_HTTP_ADDR", local(ports.http)),
@@ -267,6 +265,9 @@ impl World {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        if form == Form::Twins {
+            env.insert("MERCATO_LAME_DUCK_MS".into(), "3000".into());
+        }
         if form == Form::Apart {
             env.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
             env.extend(
@@ -274,11 +275,15 @@ impl World {
             );
         }
         env.extend(more.clone());
+        // settings to try, NAME=value with commas
+        let tried = std::env::var("CHAOS_SETTINGS").unwrap_or_default();
+        env.extend(tried.split(',').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())));
         Ok(env)
     }
 
     fn env_of(&self, service: &str) -> Env {
         let mut env = self.env.clone();
+        env.extend(self.besides.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone());
         env.insert("MERCATO_GRPC_ADDR".into(), format!("127.0.0.1:{}", self.grpc_port(service)));
         if let Some(port) = self.ports.admin.get(service) {
             env.insert("MERCATO_ADMIN_ADDR".into(), format!("127.0.0.1:{port}"));
@@ -289,9 +294,20 @@ impl World {
         env
     }
 
+    /// The edge knows every process that has all roles.
+    fn env_of_edge(&self) -> Env {
+        let mut env = self.env_of("edge");
+        if self.services.contains(&"second") {
+            let all: Vec<String> = self.services.iter().map(|name| format!("127.0.0.1:{}", self.grpc_port(name))).collect();
+            env.insert("MERCATO_GRPC_ADDR".into(), all.join(","));
+        }
+        env
+    }
+
     async fn part(&self, verb: &str, part: Target) -> Result<()> {
         let env = Env::from([
             ("MERCATO_STATE".to_owned(), self.state.display().to_string()),
+            ("MERCATO_START_SECONDS".to_owned(), START.as_secs().to_string()),
             ("MERCATO_PG_PORT".to_owned(), self.ports.postgres.to_string()),
             ("MERCATO_REDIS_PORT".to_owned(), self.ports.redis.to_string()),
             ("MERCATO_KAFKA_PORT".to_owned(), self.ports.kafka.to_string()),
@@ -358,7 +374,7 @@ impl World {
             Target::Postgres | Target::Redis | Target::Kafka => return self.part("start", target).await,
             Target::Envoy => {
                 let folder = self.state.join("edge").display().to_string();
-                finish(&self.log("edge"), &self.programs.mercato, &["edge", "--out", &folder], &self.env_of("edge")).await?;
+                finish(&self.log("edge"), &self.programs.mercato, &["edge", "--out", &folder], &self.env_of_edge()).await?;
                 let config = format!("{folder}/envoy.yaml");
                 let arguments = ["-c", &config, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"];
                 spawn(&log, &self.programs.envoy, &arguments, &Env::new())?
@@ -404,6 +420,7 @@ impl World {
         let ended: Vec<_> = ended.collect();
         for (target, _) in &ended {
             children.remove(target);
+            self.die_no_more();
         }
         ended
     }
@@ -428,18 +445,6 @@ impl Drop for World {
             eprintln!("the parts in {} could not be taken down", self.state.display());
         }
     }
-}
-
-/// The executables as they are now, so that a build during the run does not change them under a restart.
-fn keep_programs(programs: Programs, state: &Path) -> Result<Programs> {
-    let keep = |from: &Path| {
-        let to = state.join(from.file_name().context("a program has a name")?);
-        if std::fs::hard_link(from, &to).is_err() {
-            std::fs::copy(from, &to).with_context(|| format!("copy {}", from.display()))?;
-        }
-        Ok::<_, anyhow::Error>(to)
-    };
-    Ok(Programs { mercato: keep(&programs.mercato)?, provider: keep(&programs.provider)?, ..programs })
 }
 
 fn doors(services: &[&'static str]) -> Doors {

@@ -1,5 +1,6 @@
 //! What can go wrong, and the one place where an error becomes a gRPC status.
 
+use mercato_contracts::validate::Violations;
 use std::{collections::BTreeMap, time::Duration};
 use tonic::{Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
@@ -267,6 +268,11 @@ pub fn constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error().and_then(|e| e.constraint())
 }
 
+/// Bytes of a message that are told.
+const MESSAGE: usize = 512;
+/// Bytes of a detail that are told.
+const VALUE: usize = 256;
+
 /// Turns any error of a service into the status its caller gets. Internal errors are logged here, once, with their causes, and shown as
 /// "internal error" with the trace id; nothing else may tell a caller what happened inside.
 pub fn status<E: ServiceError>(error: E) -> Status {
@@ -276,20 +282,21 @@ pub fn status<E: ServiceError>(error: E) -> Status {
         _ => {}
     }
     let code = error.code();
-    let message = if code == Code::Internal { internal(&error) } else { error.to_string() };
+    let message = short(if code == Code::Internal { internal(&error) } else { error.to_string() }, MESSAGE);
     let mut details = ErrorDetails::new();
     // An empty name or value in this map would crash the edge (docs/adr/0005).
     let metadata = error.metadata().into_iter().filter(|(name, value)| !name.is_empty() && !value.is_empty());
     details.set_error_info(
         error.reason(),
         error.domain(),
-        metadata.map(|(name, value)| (name.to_owned(), value)).collect::<std::collections::HashMap<_, _>>(),
+        metadata.map(|(name, value)| (name.to_owned(), short(value, VALUE))).collect::<std::collections::HashMap<_, _>>(),
     );
     let violations = error.violations();
     if !violations.is_empty() {
-        let fields = violations
-            .into_iter()
-            .map(|(field, text, reason)| FieldViolation { reason: reason.to_owned(), ..FieldViolation::new(field, text) });
+        let fields = violations.into_iter().take(Violations::KEPT).map(|(field, text, reason)| FieldViolation {
+            reason: reason.to_owned(),
+            ..FieldViolation::new(short(field, Violations::FIELD), short(text, VALUE))
+        });
         details.set_bad_request(fields.collect::<Vec<_>>());
     }
     if let Some(after) = error.retry_after() {
@@ -305,6 +312,15 @@ pub fn status<E: ServiceError>(error: E) -> Status {
     };
     status.metadata_mut().insert(OUTCOME, MetadataValue::from_static(outcome));
     status
+}
+
+/// An error travels in headers. One that repeats what the caller sent would be as long as the caller likes, and headers too long for a peer
+/// end the whole connection, with the calls of everybody else on it.
+fn short(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+    }
+    text
 }
 
 /// Logs an internal error with its causes and returns what may be shown of it.
@@ -381,6 +397,14 @@ mod tests {
         let status = status(Fault::Internal("password is hunter2".into()));
         assert_eq!(status.code(), tonic::Code::Internal);
         assert!(status.message().starts_with("internal error"), "{}", status.message());
+    }
+
+    #[test]
+    fn an_error_that_repeats_the_caller_stays_short() {
+        let status = status(Fault::NotAllowed("\u{1f469}".repeat(50_000)));
+        assert!(status.message().len() <= MESSAGE, "{} bytes", status.message().len());
+        assert!(status.details().len() < 1024, "{} bytes of details", status.details().len());
+        assert_eq!(short("\u{1f469}\u{1f469}".into(), 5), "\u{1f469}");
     }
 
     #[test]

@@ -5,17 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use sqlx::postgres::PgRow;
 use sqlx::{Executor as _, PgConnection, Row as _};
 use tonic::metadata::MetadataValue;
 use tonic::{Code as Grpc, Status};
 use uuid::Uuid;
 
+use crate::batch::Batcher;
 use crate::error::{Code, Fault, HTTP_CODE, OUTCOME, ServiceError, status};
 use crate::jobs::Job;
 use crate::pg::Db;
+use crate::tasks::Tasks;
 
 /// Response metadata of an answer or refusal that was given before.
 pub const REPLAYED: &str = "idempotent-replayed";
+
+/// Between two looks for keys under load.
+const PACE: Duration = Duration::from_millis(10);
 
 /// What makes a call the same call: who, which method, the caller's key, and a fingerprint of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +81,7 @@ pub struct Answer<M> {
 impl<M> Answer<M> {
     /// The response, marked with the header `idempotent-replayed` when it was given before.
     pub fn into_response(self) -> tonic::Response<M> {
+        crate::plant::crash_point("C-02");
         let mut response = tonic::Response::new(self.message);
         if self.replayed {
             response.metadata_mut().insert(REPLAYED, MetadataValue::from_static("true"));
@@ -126,6 +133,7 @@ where
             if !claim(tx, &key).await? {
                 return replay(tx, &key).await.map_err(E::from);
             }
+            crate::plant::crash_point("C-01");
             tx.execute("savepoint before_effect").await.map_err(Fault::from)?;
             match f(&mut *tx).await {
                 Ok(message) => {
@@ -187,6 +195,7 @@ pub async fn record_all(tx: &mut PgConnection, outcomes: &[Outcome<'_>]) -> Resu
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => return Err(Fault::InProgress),
         Err(error) => return Err(error.into()),
     };
+    crate::plant::crash_point("C-01");
     let mut free: HashSet<(&str, &str, &str)> = rows.iter().map(|(s, m, k)| (s.as_str(), m.as_str(), k.as_str())).collect();
     Ok(outcomes.iter().map(|o| free.remove(&o.key.name())).collect())
 }
@@ -219,28 +228,100 @@ async fn replay<M: prost::Message + Default>(tx: &mut PgConnection, key: &Key) -
 async fn stored<M: prost::Message + Default>(tx: &mut PgConnection, key: &Key) -> Result<Option<Done<M>>, Fault> {
     let select = "select fingerprint, code, response, message, http_code from idempotency
                   where subject = $1 and method = $2 and key = $3 and code is not null";
-    let Some(row) = sqlx::query(select).bind(&key.subject).bind(key.method).bind(&key.key).fetch_optional(tx).await? else {
-        return Ok(None);
-    };
-    let fingerprint: &[u8] = row.try_get("fingerprint")?;
-    if fingerprint != key.fingerprint {
-        return Err(Fault::IdempotencyKeyReused);
+    let row = sqlx::query(select).bind(&key.subject).bind(key.method).bind(&key.key).fetch_optional(tx).await?;
+    row.map(|row| Stored::read(&row)?.outcome(key)).transpose()
+}
+
+/// A record as it lies in the table.
+struct Stored {
+    fingerprint: Vec<u8>,
+    code: i32,
+    response: Vec<u8>,
+    message: Option<String>,
+    http_code: Option<String>,
+}
+
+impl Stored {
+    fn read(row: &PgRow) -> Result<Stored, Fault> {
+        Ok(Stored {
+            fingerprint: row.try_get("fingerprint")?,
+            code: row.try_get("code")?,
+            response: row.try_get("response")?,
+            message: row.try_get("message")?,
+            http_code: row.try_get("http_code")?,
+        })
     }
-    let code = Grpc::from_i32(row.try_get("code")?);
-    let response: &[u8] = row.try_get("response")?;
-    if code == Grpc::Ok {
-        let message = M::decode(response).map_err(|error| Fault::Internal(format!("a stored answer cannot be read: {error}")))?;
-        return Ok(Some(Done::Answered(Answer { message, replayed: true })));
+
+    /// What it tells whoever comes with this key.
+    fn outcome<M: prost::Message + Default>(self, key: &Key) -> Result<Done<M>, Fault> {
+        if self.fingerprint != key.fingerprint && !crate::plant::bug("bug-13") {
+            return Err(Fault::IdempotencyKeyReused);
+        }
+        let code = Grpc::from_i32(self.code);
+        if code == Grpc::Ok {
+            let message =
+                M::decode(&self.response[..]).map_err(|error| Fault::Internal(format!("a stored answer cannot be read: {error}")))?;
+            return Ok(Done::Answered(Answer { message, replayed: true }));
+        }
+        let mut refusal = Status::with_details(code, self.message.unwrap_or_default(), self.response.into());
+        let metadata = refusal.metadata_mut();
+        if let Some(http) = self.http_code.and_then(|text| MetadataValue::try_from(text).ok()) {
+            metadata.insert(HTTP_CODE, http);
+        }
+        metadata.insert(OUTCOME, MetadataValue::from_static("not-applied"));
+        metadata.insert(REPLAYED, MetadataValue::from_static("true"));
+        Ok(Done::Refused(Box::new(refusal)))
     }
-    let message: String = row.try_get("message")?;
-    let mut refusal = Status::with_details(code, message, response.to_vec().into());
-    let metadata = refusal.metadata_mut();
-    if let Some(http) = row.try_get::<Option<String>, _>("http_code")?.and_then(|text| MetadataValue::try_from(text).ok()) {
-        metadata.insert(HTTP_CODE, http);
+}
+
+/// Looks for keys, many with one statement. Clones share the loop.
+#[derive(Clone)]
+pub struct Finder(Batcher<Arc<Key>, Result<Option<Stored>, Fault>>);
+
+impl Finder {
+    /// Starts the loop.
+    pub fn spawn(db: &Db, tasks: &Tasks) -> Finder {
+        let db = db.clone();
+        Finder(Batcher::paced(tasks, "idempotency keys", 1024, 256, PACE, move |keys: Vec<Arc<Key>>| {
+            let db = db.clone();
+            Box::pin(async move {
+                match look(&db, &keys).await {
+                    Ok(found) => found.into_iter().map(Ok).collect(),
+                    Err(fault) => {
+                        let detail = fault.to_string();
+                        keys.iter().map(|_| Err(Fault::Unavailable { peer: "postgres".into(), detail: detail.clone() })).collect()
+                    }
+                }
+            })
+        }))
     }
-    metadata.insert(OUTCOME, MetadataValue::from_static("not-applied"));
-    metadata.insert(REPLAYED, MetadataValue::from_static("true"));
-    Ok(Some(Done::Refused(Box::new(refusal))))
+
+    /// The same as [`find`].
+    pub async fn find<M: prost::Message + Default>(&self, key: &Key) -> Result<Option<Result<Answer<M>, Status>>, Fault> {
+        let found = self.0.submit(Arc::new(key.clone())).await??;
+        Ok(found.map(|stored| stored.outcome(key)).transpose()?.map(|done| match done {
+            Done::Answered(answer) => Ok(answer),
+            Done::Refused(refusal) => Err(*refusal),
+        }))
+    }
+}
+
+async fn look(db: &Db, keys: &[Arc<Key>]) -> Result<Vec<Option<Stored>>, Fault> {
+    let select = "select k.nth, i.fingerprint, i.code, i.response, i.message, i.http_code
+                  from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k (subject, method, key, nth)
+                  join idempotency i on i.subject = k.subject and i.method = k.method and i.key = k.key
+                  where i.code is not null";
+    let text = |f: fn(&Key) -> &str| keys.iter().map(|key| f(key).to_owned()).collect::<Vec<_>>();
+    let select = sqlx::query(select).bind(text(Key::subject)).bind(text(|key| key.method)).bind(text(Key::key));
+    let rows = db.look(|connection| Box::pin(async move { Ok(select.fetch_all(connection).await?) })).await?;
+    let mut found: Vec<Option<Stored>> = keys.iter().map(|_| None).collect();
+    for row in rows {
+        let nth: i64 = row.try_get("nth")?;
+        if let Some(place) = usize::try_from(nth - 1).ok().and_then(|nth| found.get_mut(nth)) {
+            *place = Some(Stored::read(&row)?);
+        }
+    }
+    Ok(found)
 }
 
 async fn answered(tx: &mut PgConnection, key: &Key, message: &impl prost::Message) -> Result<(), Fault> {

@@ -77,6 +77,13 @@ pub trait Handler: Send + Sync + 'static {
     /// Whether events of this kind are handled; others only advance the sequence.
     fn wants(&self, kind: &str) -> bool;
 
+    /// Whether events of this kind stand alone: a repetition changes nothing and their order does not matter, because what they say carries
+    /// its own version or is naturally done once. They are taken without a memory of them, and those that are not wanted cost nothing at
+    /// all. All kinds of an aggregate must answer alike, or its sequence has gaps.
+    fn alone(&self, _kind: &str) -> bool {
+        false
+    }
+
     /// Applies the event inside the runner's transaction: rows, outbox rows and work items only; never a call to anybody. It may run
     /// again after a rollback.
     async fn handle(&self, tx: &mut PgConnection, event: &Received) -> Result<(), Fault>;

@@ -66,7 +66,7 @@ impl KafkaSettings {
         self.base(&format!("mercato-{role}"))
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            .set("linger.ms", "5")
+            .set("linger.ms", "1")
             .set("partitioner", "murmur2_random")
             .set("compression.type", "lz4")
             .set("message.max.bytes", "1000000")

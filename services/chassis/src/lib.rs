@@ -23,6 +23,7 @@ pub mod money;
 pub mod outbox;
 pub mod page_token;
 pub mod pg;
+pub mod plant;
 pub mod redis;
 pub mod role;
 pub mod tasks;

@@ -63,7 +63,7 @@ fn shard(aggregate: Uuid) -> i16 {
 }
 
 /// Appends events in one statement. The caller must hold the aggregate's row lock (or have appended its next version) by now: that is
-/// what makes the order of rows the order of events. Errors: [`Fault::Db`] when (topic, aggregate, sequence) is taken.
+/// what makes the order of rows the order of events.
 pub async fn append(tx: &mut PgConnection, events: &[Event]) -> Result<(), Fault> {
     if events.is_empty() {
         return Ok(());

@@ -6,21 +6,27 @@
 
 mod migrate;
 mod unit;
+mod warm;
 
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use log::LevelFilter;
+use sqlx::ConnectOptions as _;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::error::Fault;
 use crate::tasks::Tasks;
+use crate::work::Lanes;
 
 pub use migrate::{migrate, pending};
-pub(crate) use unit::{hint_outbox, hint_work};
+pub(crate) use unit::{hand_over, hint_outbox, hint_work, workers};
 
+/// A statement that took longer is logged.
+const SLOW: Duration = Duration::from_secs(1);
 /// How long a unit of work may take unless its caller's deadline is nearer.
 pub const UNIT_BUDGET: Duration = Duration::from_secs(2);
 
@@ -57,7 +63,9 @@ impl PgSettings {
     /// Options for a session without the time limits of the pool's sessions.
     pub(crate) fn plain(&self) -> Result<PgConnectOptions, Fault> {
         let options = PgConnectOptions::from_str(&self.url).map_err(|_| Fault::Internal("the database url cannot be parsed".into()))?;
-        Ok(options.application_name(&format!("mercato-{}", self.role)))
+        let options = options.application_name(&format!("mercato-{}", self.role));
+        // Statements are counted and timed by PostgreSQL (pg_stat_statements); here only a slow one is worth a line.
+        Ok(options.log_statements(LevelFilter::Off).log_slow_statements(LevelFilter::Warn, SLOW))
     }
 
     fn limited(&self) -> Result<PgConnectOptions, Fault> {
@@ -80,6 +88,7 @@ pub struct Db {
 struct Inner {
     role: String,
     pool: PgPool,
+    warm: warm::Warm,
     tasks: Tasks,
     /// Units of work of callers: more than twice the pool only queue up, so they are turned away.
     foreground: Arc<Semaphore>,
@@ -87,6 +96,8 @@ struct Inner {
     background: Arc<Semaphore>,
     appended: Arc<Notify>,
     enqueued: Arc<Notify>,
+    /// The workers of this process. They hold clones of us, hence weak.
+    workers: OnceLock<Weak<Lanes>>,
 }
 
 impl Db {
@@ -106,11 +117,14 @@ impl Db {
             inner: Arc::new(Inner {
                 role: settings.role.clone(),
                 pool,
+                // The pool keeps the greater part for reads.
+                warm: warm::Warm::new(size / 2),
                 tasks: tasks.clone(),
                 foreground: Arc::new(Semaphore::new(size * 2)),
                 background: Arc::new(Semaphore::new((size / 2).max(1))),
                 appended: Arc::new(Notify::new()),
                 enqueued: Arc::new(Notify::new()),
+                workers: OnceLock::new(),
             }),
         })
     }
@@ -131,8 +145,14 @@ impl Db {
         Ok(())
     }
 
+    /// From now on steps go from the transaction that asks for them straight to these workers, as long as they live.
+    pub(crate) fn hand_over_to(&self, workers: &Arc<Lanes>) {
+        self.inner.workers.get_or_init(|| Arc::downgrade(workers));
+    }
+
     /// Closes the pool; call it after all tasks have ended.
     pub async fn close(&self) {
+        self.inner.warm.clear();
         self.inner.pool.close().await;
     }
 

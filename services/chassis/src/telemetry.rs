@@ -17,7 +17,11 @@ use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use std::{sync::OnceLock, time::Duration};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, filter::filter_fn, layer::SubscriberExt as _};
+use tracing_subscriber::{
+    Layer as _, Registry,
+    filter::{Targets, filter_fn},
+    layer::SubscriberExt as _,
+};
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 static EXPORT: OnceLock<SdkTracerProvider> = OnceLock::new();
@@ -37,7 +41,7 @@ impl Settings {
     pub fn read(source: &mut Source, name: String) -> Self {
         let log = source.string("MERCATO_LOG", "info,sqlx=warn,librdkafka=warn", "log filter: level, or target=level, with commas");
         let endpoint = source.optional("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces are exported to by otlp over grpc; absent: nowhere");
-        if let Err(error) = EnvFilter::try_new(&log) {
+        if let Err(error) = log.parse::<Targets>() {
             source.refuse("MERCATO_LOG", error);
         }
         Self { log, endpoint, name }
@@ -50,7 +54,7 @@ impl Settings {
 /// A bad filter or endpoint, as text.
 pub fn init(settings: &Settings) -> Result<(), String> {
     METRICS.get_or_init(install_metrics);
-    let filter = EnvFilter::try_new(&settings.log).map_err(|e| e.to_string())?;
+    let filter: Targets = settings.log.parse().map_err(|e: tracing_subscriber::filter::ParseError| e.to_string())?;
     let spans_of_calls =
         || filter_fn(|meta| meta.is_span() && meta.target().starts_with("mercato") && *meta.level() <= tracing::Level::INFO);
     let export = match &settings.endpoint {

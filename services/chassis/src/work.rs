@@ -3,8 +3,10 @@
 //! An item is leased to one worker at a time on the database's clock. A worker that comes back late finds its lease gone when it
 //! finishes, and its transaction is rolled back.
 
+mod lanes;
 mod run;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +14,13 @@ use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::Fault;
-use crate::pg::{Db, hint_work};
+use crate::pg::{Db, hand_over, hint_work, workers};
 
+pub(crate) use lanes::{Lanes, Place};
 pub use run::spawn;
 
 /// One leased step.
@@ -32,6 +36,8 @@ pub struct Item {
     pub first_at: OffsetDateTime,
     epoch: i64,
     requested: i64,
+    /// A moment before the lease began, by our own clock.
+    leased: Instant,
 }
 
 /// How a run ended.
@@ -89,6 +95,9 @@ impl Wake {
 /// Asks for a step after `delay`. There is one item a (kind, subject): an existing one becomes due at the earlier time, and one that is
 /// running runs once more afterwards.
 pub async fn enqueue(tx: &mut PgConnection, kind: &'static str, subject: Uuid, delay: Duration) -> Result<(), Fault> {
+    if delay.is_zero() {
+        return enqueue_all(tx, &[(kind, subject)]).await;
+    }
     let insert = "insert into work as w (kind, subject, due_at) values ($1, $2, clock_timestamp() + make_interval(secs => $3))
                   on conflict (kind, subject) do update set due_at = least(w.due_at, excluded.due_at), requested = w.requested + 1";
     sqlx::query(insert).bind(kind).bind(subject).bind(delay.as_secs_f64()).execute(tx).await?;
@@ -97,16 +106,36 @@ pub async fn enqueue(tx: &mut PgConnection, kind: &'static str, subject: Uuid, d
 }
 
 /// Asks for several steps in one statement, each due at once, see [`enqueue`]. A (kind, subject) may appear once.
+///
+/// A step for which a worker of this process has a free place is leased to it with the same statement, and begins right after the commit
+/// without being looked for.
 pub async fn enqueue_all(tx: &mut PgConnection, steps: &[(&'static str, Uuid)]) -> Result<(), Fault> {
     if steps.is_empty() {
         return Ok(());
     }
-    let insert = "insert into work as w (kind, subject, due_at)
-                  select s.kind, s.subject, clock_timestamp() from unnest($1::text[], $2::uuid[]) as s (kind, subject) order by 1, 2
-                  on conflict (kind, subject) do update set due_at = least(w.due_at, excluded.due_at), requested = w.requested + 1";
+    let (lanes, leased) = (workers(), Instant::now());
+    let place = |kind: &str| lanes.as_ref().and_then(|lanes| lanes.place(kind));
+    let taken: Vec<Option<Place>> = steps.iter().map(|(kind, _)| place(kind)).collect();
+    let leases: Vec<Option<f64>> = taken.iter().map(|place| place.as_ref().map(|place| place.lease.as_secs_f64())).collect();
+    let mut places: HashMap<(&str, Uuid), Place> =
+        steps.iter().zip(taken).filter_map(|((kind, subject), place)| Some(((*kind, *subject), place?))).collect();
+    let insert = "insert into work as w (kind, subject, due_at, lease_until, attempt, epoch)
+                  select s.kind, s.subject, case when s.lease is null then clock_timestamp() else '9999-01-01' end,
+                         clock_timestamp() + make_interval(secs => s.lease), (s.lease is not null)::int, (s.lease is not null)::int
+                  from unnest($1::text[], $2::uuid[], $3::float8[]) as s (kind, subject, lease) order by 1, 2
+                  on conflict (kind, subject) do update set due_at = least(w.due_at, clock_timestamp()), requested = w.requested + 1
+                  returning kind, subject, first_at, requested";
     let (kinds, subjects): (Vec<&str>, Vec<Uuid>) = steps.iter().copied().unzip();
-    sqlx::query(insert).bind(kinds).bind(subjects).execute(tx).await?;
-    hint_work();
+    let rows: Vec<(String, Uuid, OffsetDateTime, i64)> =
+        sqlx::query_as(insert).bind(kinds).bind(subjects).bind(leases).fetch_all(tx).await?;
+    for (kind, subject, first_at, requested) in rows {
+        let asked = steps.iter().map(|(asked, _)| *asked).find(|asked| *asked == kind);
+        match asked.and_then(|asked| places.remove(&(asked, subject))) {
+            // Only a new row counts its first request.
+            Some(place) if requested == 1 => hand_over(Item { kind, subject, attempt: 1, first_at, epoch: 1, requested, leased }, place),
+            _ => hint_work(),
+        }
+    }
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use chassis::{
 };
 use mercato_chassis as chassis;
 use sqlx::PgConnection;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use uuid::Uuid;
 
 const CANCELLED: &str = "order.cancelled";
 
@@ -24,8 +25,18 @@ impl Handler for Orders {
         kind == CANCELLED
     }
 
+    /// A hold is given back once, however often and whenever it is asked for; nothing else that happens to orders concerns us.
+    fn alone(&self, _kind: &str) -> bool {
+        true
+    }
+
     async fn handle(&self, tx: &mut PgConnection, event: &Received) -> Result<(), Fault> {
         work::enqueue(tx, RELEASE, event.aggregate, Duration::ZERO).await
+    }
+
+    async fn handle_all(&self, tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fault> {
+        let steps: BTreeSet<(&'static str, Uuid)> = events.iter().map(|event| (RELEASE, event.aggregate)).collect();
+        work::enqueue_all(tx, &steps.into_iter().collect::<Vec<_>>()).await
     }
 
     fn committed(&self, _events: &[Received]) {

@@ -36,6 +36,7 @@ fn settings(source: &mut Source) -> EdgeSettings {
         gateway_http: source.string("MERCATO_GATEWAY_HTTP_ADDR", "127.0.0.1:8081", "the gateway's http face"),
         issuer: tokens.issuer,
         audience: tokens.audience,
+        keys_seconds: source.number("MERCATO_EDGE_KEYS_SECONDS", 60, 1..=3600, "how long the edge believes the published keys, in seconds"),
         trusted_hops: source.number("MERCATO_EDGE_TRUSTED_HOPS", 0, 0..=10, "proxies in front whose word about the client counts"),
         max_heap_bytes: source.number("MERCATO_EDGE_MAX_HEAP_BYTES", 1 << 30, 1 << 26..=1 << 40, "memory at which envoy defends itself"),
         access_log: source.string("MERCATO_EDGE_ACCESS_LOG", "stdout", "where the access log goes: stdout or a file"),

@@ -87,7 +87,7 @@ fn platform() -> Platform {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { role } => boot::block_on(boot::run(platform(), &role)),
         Command::Migrate { role } => ended(boot::block_on(boot::migrate(platform(), &role)).map_err(|e| (e.to_string(), e.exit_code()))),

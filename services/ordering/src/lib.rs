@@ -18,6 +18,7 @@ pub mod workers;
 use async_trait::async_trait;
 use mercato_chassis::config::Source;
 use mercato_chassis::error::Fault;
+use mercato_chassis::idempotency::Finder;
 use mercato_chassis::inbox::Consumer;
 use mercato_chassis::role::{Context, Mounted, Prepared, Role};
 use mercato_contracts::mercato::ordering::v1::{
@@ -57,6 +58,7 @@ impl Prepared for Ready {
             catalog: ctx.peers.get("catalog"),
             inventory: ctx.peers.get("inventory"),
             payment: ctx.peers.get("payment"),
+            keys: Finder::spawn(&ctx.db(), &ctx.tasks),
             placing: app::place::entrance(&ctx.db(), &ctx.tasks),
             settling: app::check::entrance(&ctx.db(), &hub, &ctx.tasks),
             wake: ctx.wake.clone(),

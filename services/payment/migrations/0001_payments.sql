@@ -25,13 +25,15 @@ create table payment (
     constraint payment_refunded check (refunded_minor between 0 and captured_minor)
 ) with (fillfactor = 70);
 
--- What is asked of the provider. INTENT stands before the first call; the key is derived, so that every repetition is the same request.
+-- What is asked of the provider. INTENT stands before the first call; the key is derived from payment, step and epoch, so that every
+-- repetition is the same request, and unique because they are. An attempt is written in one transaction with its payment's row, under
+-- that row's lock, and neither is ever deleted: no foreign key has to look that up again.
 create table attempt (
     id           uuid        primary key,
-    payment_id   uuid        not null references payment (id),
+    payment_id   uuid        not null,
     step         text        not null check (step in ('authorize', 'capture', 'void', 'refund')),
     epoch        integer     not null check (epoch > 0),
-    provider_key text        not null constraint attempt_provider_key unique,
+    provider_key text        not null,
     amount_minor bigint      not null check (amount_minor >= 0),
     state        text        not null check (state in ('INTENT', 'UNKNOWN', 'DONE', 'DECLINED', 'SOFT_DECLINED', 'ABANDONED', 'STUCK')),
     tries        integer     not null default 0,
@@ -48,7 +50,7 @@ create index attempt_open on attempt (due_at) where state in ('INTENT', 'UNKNOWN
 
 -- Double entry. One attempt posts at most once: its id is the transaction. Lines come in statements that hold whole transactions, and
 -- each statement is checked as a whole by ledger_posted. That check stands for foreign keys as well, which would look each line up twice
--- and lock what it finds; neither payments nor attempts are ever deleted.
+-- and lock what it finds; neither payments nor attempts are ever deleted. Lines are found by their attempt, attempts by their payment.
 create table ledger (
     tx_id        uuid        not null,
     line         smallint    not null,
@@ -61,8 +63,6 @@ create table ledger (
     at           timestamptz not null default clock_timestamp(),
     primary key (tx_id, line)
 );
-create index ledger_payment on ledger (payment_id);
-create index ledger_provider_ref on ledger (provider_ref);
 
 -- Every statement's lines balance for each transaction, so the table always does; and each transaction is an attempt of its payment.
 -- The look-up must not scan the table, however few rows the planner believes it has.

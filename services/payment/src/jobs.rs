@@ -31,7 +31,8 @@ pub async fn scan(payments: Payments) -> Result<(), Fault> {
 }
 
 async fn revive(payments: &Payments, id: Uuid) -> Result<(), Fault> {
-    let (found, _) = store::by_attempts(payments.db.read(), &[id]).await?;
+    let attempt = [id];
+    let (found, _) = payments.db.look(|connection| Box::pin(async move { store::by_attempts(connection, &attempt).await })).await?;
     let Some(order) = found.first().map(|payment| payment.view.order_id) else { return Ok(()) };
     let policy = payments.policy;
     let unit = payments.db.uow_within(Duration::from_secs(2), move |tx| {

@@ -4,6 +4,9 @@ use mercato_provider::{Options, Server};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+/// Longer than anything takes on any machine.
+const LONG: std::time::Duration = std::time::Duration::from_secs(120);
+
 fn folder() -> PathBuf {
     std::env::temp_dir().join(format!("mercato-provider-{}", uuid::Uuid::now_v7()))
 }
@@ -87,24 +90,31 @@ async fn tokens_misbehave_as_told() {
     end(server, &data).await;
 }
 
+/// Starts the program on a free port; on another one when somebody was faster.
+async fn program(client: &reqwest::Client, data: &Path) -> (tokio::process::Child, std::net::SocketAddr) {
+    loop {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_mercato-provider"))
+            .args(["--addr", &address.to_string(), "--data"])
+            .arg(data)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        while program.try_wait().expect("its state").is_none() {
+            if client.get(format!("http://{address}/healthz")).send().await.is_ok() {
+                return (program, address);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// The program itself, killed without warning while it answers.
 #[tokio::test]
 async fn nothing_answered_is_lost_by_a_kill() {
     let data = folder();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_mercato-provider"))
-        .args(["--addr", &address.to_string(), "--data"])
-        .arg(&data)
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the program starts");
     let client = reqwest::Client::new();
-    let healthy = async {
-        while client.get(format!("http://{address}/healthz")).send().await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), healthy).await.expect("it serves");
+    let (mut program, address) = tokio::time::timeout(LONG, program(&client, &data)).await.expect("it serves");
     let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
     let callers: Vec<_> = (0..8)
         .map(|caller| {

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 
 const PREFIX: &str = "mercato_test_";
-/// Seconds after which a database that nobody dropped is dropped.
+/// Seconds after which a database that nobody dropped is dropped; tests that run beside these keep theirs.
 const LEFT_OVER: i64 = 3600;
 
 /// A database of its own, migrated, dropped with this value.
@@ -71,7 +71,7 @@ async fn sweep(server: &str) -> anyhow::Result<()> {
     let now = OffsetDateTime::now_utc().unix_timestamp();
     for name in names {
         let made = name.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next()).and_then(|text| text.parse::<i64>().ok());
-        if made.is_none_or(|made| made + LEFT_OVER < now) {
+        if made.is_some_and(|made| made + LEFT_OVER < now) {
             drop_database(&mut connection, &name).await?;
         }
     }
@@ -98,7 +98,7 @@ impl Drop for Dropped {
 pub(crate) fn blocking(what: &'static str, work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
     let thread = std::thread::spawn(move || -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), work).await? })
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), work).await? })
     });
     match thread.join() {
         Ok(Ok(())) => {}

@@ -84,7 +84,7 @@ impl Builder {
         let mut env: Env = [
             ("MERCATO_GRPC_ADDR", "127.0.0.1:0"),
             ("MERCATO_ADMIN_ADDR", "127.0.0.1:0"),
-            ("MERCATO_DRAIN_MS", "10000"),
+            ("MERCATO_DRAIN_MS", "60000"),
             ("MERCATO_LOG", "warn"),
             ("MERCATO_TOPIC_PARTITIONS", "2"),
             ("MERCATO_PEER_SECRET", &secret),

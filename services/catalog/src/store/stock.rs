@@ -14,15 +14,20 @@ pub struct Level {
     pub version: i64,
 }
 
-/// Keeps a word from inventory unless a newer one is known already. The product need not be known yet.
-pub async fn hear(tx: &mut PgConnection, product: Uuid, level: Level) -> Result<(), Fault> {
+/// Keeps words from inventory, at most one for a product, unless a newer one is known already. The products need not be known yet.
+pub async fn hear(tx: &mut PgConnection, words: &[(Uuid, Level)]) -> Result<(), Fault> {
+    let products: Vec<Uuid> = words.iter().map(|(product, _)| *product).collect();
+    let available: Vec<i64> = words.iter().map(|(_, level)| level.available).collect();
+    let versions: Vec<i64> = words.iter().map(|(_, level)| level.version).collect();
     sqlx::query!(
-        "insert into product_stock as known (product_id, available, version) values ($1, $2, $3)
+        "insert into product_stock as known (product_id, available, version)
+         select w.product_id, w.available, w.version
+         from unnest($1::uuid[], $2::bigint[], $3::bigint[]) as w (product_id, available, version) order by w.product_id
          on conflict (product_id) do update set available = excluded.available, version = excluded.version
          where known.version < excluded.version",
-        product,
-        level.available,
-        level.version,
+        &products,
+        &available,
+        &versions,
     )
     .execute(tx)
     .await?;

@@ -24,7 +24,8 @@ use std::time::Duration;
 use tonic::{Request, Status, transport::Channel};
 use uuid::Uuid;
 
-const SOON: Duration = Duration::from_secs(30);
+/// How long to wait for what must come: longer than it takes on any machine.
+const SOON: Duration = Duration::from_secs(120);
 
 /// A running catalog.
 pub struct Shop {
@@ -103,7 +104,7 @@ impl Shop {
         let payload = InventoryUpdated { product_id: product_id.to_owned(), available, version };
         let event = Event::new("inventory", "inventory.updated", Uuid::parse_str(product_id)?, sequence, &payload);
         self.db
-            .uow::<_, Fault, _>(move |tx| {
+            .uow_within::<_, Fault, _>(SOON, move |tx| {
                 let event = event.clone();
                 Box::pin(async move { outbox::append(tx, &[event]).await })
             })
@@ -111,17 +112,14 @@ impl Shop {
         Ok(())
     }
 
-    /// Waits until the catalog has taken this event of inventory.
-    pub async fn heard(&self, product_id: &str, sequence: i64) -> anyhow::Result<()> {
+    /// Waits until the catalog has taken this version of a product's stock, or a later one.
+    pub async fn heard(&self, product_id: &str, version: i64) -> anyhow::Result<()> {
         let product = Uuid::parse_str(product_id)?;
         let pool = self.sandbox.pool("catalog").await;
         mercato_testkit::eventually("the event of inventory", SOON, async || {
-            let taken: Result<Option<i64>, _> =
-                sqlx::query_scalar("select last_seq from inbox_sequence where consumer = 'catalog.inventory' and aggregate = $1")
-                    .bind(product)
-                    .fetch_optional(pool)
-                    .await;
-            taken.ok().flatten().filter(|taken| *taken >= sequence).map(|_| ())
+            let known: Result<Option<i64>, _> =
+                sqlx::query_scalar("select version from product_stock where product_id = $1").bind(product).fetch_optional(pool).await;
+            known.ok().flatten().filter(|known| *known >= version).map(|_| ())
         })
         .await;
         Ok(())

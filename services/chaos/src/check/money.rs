@@ -25,6 +25,7 @@ pub(super) fn no_double_charge(facts: &Facts) -> Vec<Violation> {
     let mut found = Finder::new("I-8");
     let totals: HashMap<Uuid, i64> = facts.orders.iter().map(|order| (order.id, order.total)).collect();
     let mut taken: BTreeMap<Uuid, (usize, i64, i64)> = BTreeMap::new();
+    let mut held: BTreeMap<(Uuid, &str), usize> = BTreeMap::new();
     for entry in &facts.provider {
         let Some(order) = entry.order() else {
             found.check(false, None, || format!("the provider knows {}, which is no order", entry.reference));
@@ -37,8 +38,12 @@ pub(super) fn no_double_charge(facts: &Facts) -> Vec<Violation> {
                 sums.1 += entry.amount_minor;
             }
             "refunded" => sums.2 += entry.amount_minor,
+            "authorized" => *held.entry((order, &entry.reference)).or_default() += 1,
             _ => {}
         }
+    }
+    for ((order, reference), times) in held {
+        found.check(times == 1, order, || format!("reference {reference} was authorised {times} times"));
     }
     for (order, (captures, captured, refunded)) in taken {
         let total = totals.get(&order).copied();
@@ -108,6 +113,12 @@ mod tests {
         assert!(broken(&sound(), "I-8", twice));
         let too_much = |facts: &mut Facts| facts.provider.iter_mut().for_each(|entry| entry.amount_minor += 1);
         assert!(broken(&sound(), "I-8", too_much));
+        let held_twice = |facts: &mut Facts| {
+            let mut again = entry(facts, "authorized");
+            again.key.push('2');
+            facts.provider.push(again);
+        };
+        assert!(broken(&sound(), "I-8", held_twice));
         let refunded = |facts: &mut Facts| {
             let mut back = entry(facts, "captured");
             back.kind = "refunded".into();

@@ -87,6 +87,11 @@ pub(super) fn no_step_out_of_order(facts: &Facts) -> Vec<Violation> {
             found.check(captured == order.total, order.id, || format!("paid, and {captured} of {} captured", order.total));
         }
     }
+    for (order, stream) in streams(facts) {
+        let first = |kind: &str| stream.iter().position(|event| event.kind == kind).unwrap_or(usize::MAX);
+        let early = first("order.stock_released") < first("order.cancelled") && holds.get(&order) == Some(&"RELEASED");
+        found.check(!early, order, || "its stock was given back before it was cancelled".to_owned());
+    }
     found.done()
 }
 
@@ -212,6 +217,11 @@ mod tests {
         assert!(broken(&sound(), "I-12", |facts| facts.holds[0].status = "ACTIVE".into()));
         assert!(broken(&sound(), "I-12", |facts| facts.provider.retain(|entry| entry.kind != "captured")));
         assert!(broken(&sound(), "I-12", |facts| facts.provider.retain(|entry| entry.order() != Some(PAID))));
+        let early = |facts: &mut crate::facts::Facts| {
+            let cancelled = facts.order_events.iter().position(|event| event.kind == "order.cancelled").unwrap();
+            facts.order_events[cancelled - 1].kind = "order.stock_released".into();
+        };
+        assert!(broken(&sound(), "I-12", early));
     }
 
     #[test]

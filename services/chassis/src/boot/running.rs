@@ -61,6 +61,7 @@ pub struct Running {
     pub(super) tasks: Tasks,
     pub(super) dbs: Vec<Db>,
     pub(super) drain: Duration,
+    pub(super) lame_duck: Duration,
 }
 
 impl Running {
@@ -90,6 +91,8 @@ impl Running {
         let deadline = began + self.drain;
         self.ready.set(false);
         report(&self.health, &self.services, ServingStatus::NotServing).await;
+        // Who balances the load hears of it only when it asks next, and sends calls until then.
+        tokio::time::sleep_until(deadline.min(began + self.lame_duck)).await;
         self.outer.stop.cancel();
         let mut clean = self.outer.until_idle(false, deadline).await;
         // Consumers, workers and relays end, and so do streams; calls of theirs to roles inside still work.

@@ -82,7 +82,8 @@ pub(super) async fn serve(
     verifier.keep_fresh(tasks);
     report(&health, &services, ServingStatus::Serving).await;
     ready.set(true);
-    Ok(Running { grpc, admin, http, outer, inner, health, services, ready, tasks: tasks.clone(), dbs, drain: settings.server.drain })
+    let (tasks, drain, lame_duck) = (tasks.clone(), settings.server.drain, settings.lame_duck);
+    Ok(Running { grpc, admin, http, outer, inner, health, services, ready, tasks, dbs, drain, lame_duck })
 }
 
 /// Tells one status for all services.

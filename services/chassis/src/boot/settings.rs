@@ -60,6 +60,8 @@ pub(super) struct Settings {
     pub(super) peer_secret: SecretString,
     pub(super) redis: Option<String>,
     pub(super) start_wait: Duration,
+    /// How long the process still takes calls after it has said that it wants none.
+    pub(super) lame_duck: Duration,
 }
 
 impl Settings {
@@ -77,6 +79,12 @@ impl Settings {
             peer_secret,
             redis: source.optional("REDIS_URL", "redis, for what may be lost; absent: caches stay in the process"),
             start_wait: source.duration_ms("MERCATO_START_WAIT_MS", 30_000, 0..=600_000, "milliseconds to wait for the stores at start"),
+            lame_duck: source.duration_ms(
+                "MERCATO_LAME_DUCK_MS",
+                0,
+                0..=60_000,
+                "milliseconds of MERCATO_DRAIN_MS in which calls are still taken, so that load balancers notice; behind one, 3000",
+            ),
         }
     }
 

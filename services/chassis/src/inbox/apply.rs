@@ -14,6 +14,7 @@ use super::{Handler, Received};
 use crate::backoff;
 use crate::error::{Fault, ServiceError as _};
 use crate::pg::Db;
+use crate::plant;
 
 /// The time one transaction of a consumer may take.
 pub(super) const BUDGET: Duration = Duration::from_secs(10);
@@ -45,9 +46,10 @@ struct Report {
 impl Applier {
     /// Applies, parks or buries every record; false when it was stopped in between.
     pub async fn apply(&self, records: Vec<Record>, stop: &CancellationToken) -> bool {
-        let mut events = Vec::new();
+        let (mut events, mut passed) = (Vec::new(), 0);
         for record in records {
             match record {
+                Record::Event(event) if self.handler.alone(&event.kind) && !self.handler.wants(&event.kind) => passed += 1,
                 Record::Event(event) => events.push(event),
                 Record::Broken(broken) => {
                     if !self.events(std::mem::take(&mut events), stop).await || !self.bury(broken, stop).await {
@@ -56,7 +58,14 @@ impl Applier {
                 }
             }
         }
+        self.count("ignored", passed);
         self.events(events, stop).await
+    }
+
+    fn count(&self, effect: &'static str, n: u64) {
+        if n > 0 {
+            metrics::counter!("inbox_events_total", "consumer" => self.consumer, "effect" => effect).increment(n);
+        }
     }
 
     /// Applies a batch; on a fault that does not pass it halves it until the culprit is alone, which is then parked.
@@ -122,20 +131,33 @@ impl Applier {
 
     async fn inside(&self, tx: &mut PgConnection, events: &[Received]) -> Result<Report, Fault> {
         let mut report = Report::default();
-        let mut fresh = take(tx, self.consumer, events).await?;
-        if fresh.is_empty() {
+        let alone: Vec<bool> = events.iter().map(|event| self.handler.alone(&event.kind)).collect();
+        if alone.iter().all(|alone| *alone) {
+            self.handler.handle_all(tx, &events.iter().collect::<Vec<_>>()).await?;
+            report.applied = (0..events.len()).collect();
+            return Ok(report);
+        }
+        let tracked: Vec<Uuid> = events.iter().zip(&alone).filter(|(_, alone)| !**alone).map(|(event, _)| event.event_id).collect();
+        let mut fresh = match plant::bug("bug-04") {
+            true => take(&mut *self.db.read().acquire().await?, self.consumer, &tracked).await?,
+            false => take(tx, self.consumer, &tracked).await?,
+        };
+        if fresh.is_empty() && tracked.len() == events.len() && !plant::bug("bug-03") {
             report.duplicates = events.len() as u64;
             return Ok(report);
         }
-        // In this order: a redriver that empties a key commits its sequence in the same transaction.
-        let mut waiting = parked_keys(tx, self.consumer, events).await?;
-        let mut last = sequences(tx, self.consumer, events).await?;
+        let (mut last, mut waiting) = known(tx, self.consumer, events).await?;
         let mut advanced: HashSet<AggregateKey> = HashSet::new();
         let mut runnable: Vec<&Received> = Vec::new();
         for (nth, event) in events.iter().enumerate() {
+            if alone[nth] {
+                runnable.push(event);
+                report.applied.push(nth);
+                continue;
+            }
             let key = (event.topic.clone(), event.aggregate);
             let before = last.get(&key).copied().unwrap_or(0);
-            if !fresh.remove(&event.event_id) || event.sequence <= before {
+            if (!fresh.remove(&event.event_id) || event.sequence <= before) && !plant::bug("bug-03") {
                 report.duplicates += 1;
             } else if waiting.contains(&key) {
                 park(tx, self.consumer, event, "waits for an earlier event", 0, 0.0).await?;
@@ -161,19 +183,15 @@ impl Applier {
             self.handler.handle_all(tx, &runnable).await?;
         }
         advance(tx, self.consumer, advanced.into_iter().map(|key| (last[&key], key))).await?;
+        plant::crash_point("C-06");
         Ok(report)
     }
 
     fn tell(&self, events: &[Received], report: &Report) {
-        let count = |effect: &'static str, n: u64| {
-            if n > 0 {
-                metrics::counter!("inbox_events_total", "consumer" => self.consumer, "effect" => effect).increment(n);
-            }
-        };
-        count("applied", report.applied.len() as u64);
-        count("ignored", report.ignored);
-        count("duplicate", report.duplicates);
-        count("parked", report.parked);
+        self.count("applied", report.applied.len() as u64);
+        self.count("ignored", report.ignored);
+        self.count("duplicate", report.duplicates);
+        self.count("parked", report.parked);
         if report.gaps > 0 {
             tracing::error!(consumer = self.consumer, gaps = report.gaps, "events are missing, later ones wait");
             metrics::counter!("inbox_gaps_total", "consumer" => self.consumer).increment(report.gaps);
@@ -188,24 +206,22 @@ impl Applier {
     async fn set_aside(&self, event: &Received, fault: &Fault, stop: &CancellationToken) -> bool {
         let error = describe(fault);
         tracing::warn!(consumer = self.consumer, kind = event.kind, event = %event.event_id, error, "event parked");
-        let bound = Arc::new((self.consumer, event.clone(), error));
+        let bound = Arc::new((self.consumer, event.clone(), error, self.handler.alone(&event.kind)));
         let parked = self.until_written(stop, || {
             let bound = bound.clone();
             self.db.uow_within(BUDGET, move |tx| {
                 let bound = bound.clone();
                 Box::pin(async move {
-                    let (consumer, event, error) = &*bound;
-                    match take(tx, consumer, std::slice::from_ref(event)).await?.is_empty() {
-                        true => Ok(()),
-                        false => park(tx, consumer, event, error, 1, 1.0).await,
+                    let (consumer, event, error, alone) = &*bound;
+                    if !alone && take(tx, consumer, &[event.event_id]).await?.is_empty() {
+                        return Ok(());
                     }
+                    park(tx, consumer, event, error, 1, 1.0).await
                 })
             })
         });
         let parked = parked.await;
-        if parked {
-            metrics::counter!("inbox_events_total", "consumer" => self.consumer, "effect" => "parked").increment(1);
-        }
+        self.count("parked", u64::from(parked));
         parked
     }
 
@@ -213,7 +229,7 @@ impl Applier {
     async fn bury(&self, record: Broken, stop: &CancellationToken) -> bool {
         let (topic, partition, offset, error) = (&record.topic, record.partition, record.offset, &record.error);
         tracing::error!(consumer = self.consumer, topic, partition, offset, error, "record is no event");
-        metrics::counter!("inbox_events_total", "consumer" => self.consumer, "effect" => "unreadable").increment(1);
+        self.count("unreadable", 1);
         let bound = Arc::new((self.consumer, record.clone()));
         self.until_written(stop, || {
             let bound = bound.clone();
@@ -255,10 +271,9 @@ pub(super) fn describe(fault: &Fault) -> String {
 }
 
 /// Remembers the events; returns the ids that are new.
-async fn take(tx: &mut PgConnection, consumer: &str, events: &[Received]) -> Result<HashSet<Uuid>, Fault> {
+async fn take(tx: &mut PgConnection, consumer: &str, ids: &[Uuid]) -> Result<HashSet<Uuid>, Fault> {
     let insert = "insert into inbox (consumer, event_id) select $1, e.id from unnest($2::uuid[]) as e (id)
                   on conflict do nothing returning event_id";
-    let ids: Vec<Uuid> = events.iter().map(|e| e.event_id).collect();
     Ok(sqlx::query_scalar(insert).bind(consumer).bind(ids).fetch_all(tx).await?.into_iter().collect())
 }
 
@@ -266,17 +281,27 @@ fn aggregates(events: &[Received]) -> Vec<Uuid> {
     events.iter().map(|e| e.aggregate).collect::<HashSet<_>>().into_iter().collect()
 }
 
-async fn parked_keys(tx: &mut PgConnection, consumer: &str, events: &[Received]) -> Result<HashSet<AggregateKey>, Fault> {
-    let select = "select distinct topic, aggregate from parked where consumer = $1 and aggregate = any($2)";
-    let rows: Vec<AggregateKey> = sqlx::query_as(select).bind(consumer).bind(aggregates(events)).fetch_all(tx).await?;
-    Ok(rows.into_iter().collect())
-}
-
-async fn sequences(tx: &mut PgConnection, consumer: &str, events: &[Received]) -> Result<HashMap<AggregateKey, i64>, Fault> {
+/// The last sequence of each aggregate, and the aggregates with parked events. One statement, so that both are of one moment: a redriver
+/// that empties a key commits its sequence in the same transaction.
+async fn known(
+    tx: &mut PgConnection,
+    consumer: &str,
+    events: &[Received],
+) -> Result<(HashMap<AggregateKey, i64>, HashSet<AggregateKey>), Fault> {
     let topics: Vec<&str> = events.iter().map(|e| e.topic.as_str()).collect::<HashSet<_>>().into_iter().collect();
-    let select = "select topic, aggregate, last_seq from inbox_sequence where consumer = $1 and topic = any($2) and aggregate = any($3)";
-    let rows: Vec<(String, Uuid, i64)> = sqlx::query_as(select).bind(consumer).bind(topics).bind(aggregates(events)).fetch_all(tx).await?;
-    Ok(rows.into_iter().map(|(topic, aggregate, last)| ((topic, aggregate), last)).collect())
+    let select = "select topic, aggregate, last_seq from inbox_sequence where consumer = $1 and topic = any($2) and aggregate = any($3)
+                  union all
+                  select topic, aggregate, null from parked where consumer = $1 and aggregate = any($3)";
+    let rows: Vec<(String, Uuid, Option<i64>)> =
+        sqlx::query_as(select).bind(consumer).bind(topics).bind(aggregates(events)).fetch_all(tx).await?;
+    let (mut last, mut parked) = (HashMap::new(), HashSet::new());
+    for (topic, aggregate, sequence) in rows {
+        match sequence {
+            Some(sequence) => _ = last.insert((topic, aggregate), sequence),
+            None => _ = parked.insert((topic, aggregate)),
+        }
+    }
+    Ok((last, parked))
 }
 
 /// Notes the last applied sequence of each aggregate.

@@ -140,7 +140,8 @@ async fn step(tx: &mut PgConnection, consumer: &Consumer, topic: &str, aggregate
     let Some((event, _)) = head(&mut *tx, consumer.name, topic, aggregate).await? else { return Ok(Step::Rest) };
     let last = "select last_seq from inbox_sequence where consumer = $1 and topic = $2 and aggregate = $3";
     let last: Option<i64> = sqlx::query_scalar(last).bind(consumer.name).bind(topic).bind(aggregate).fetch_optional(&mut *tx).await?;
-    let last = last.unwrap_or(0);
+    let alone = consumer.handler.alone(&event.kind);
+    let last = if alone { event.sequence - 1 } else { last.unwrap_or(0) };
     if event.sequence > last + 1 {
         return Err(Fault::Internal(format!("sequence {} after {last}", event.sequence)));
     }
@@ -149,7 +150,7 @@ async fn step(tx: &mut PgConnection, consumer: &Consumer, topic: &str, aggregate
     if wanted {
         consumer.handler.handle_all(&mut *tx, &[&event]).await?;
     }
-    if needed {
+    if needed && !alone {
         advance(&mut *tx, consumer.name, std::iter::once((event.sequence, (topic.to_owned(), aggregate)))).await?;
     }
     let delete = "delete from parked where consumer = $1 and topic = $2 and aggregate = $3 and event_id = $4";

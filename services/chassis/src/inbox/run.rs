@@ -25,12 +25,16 @@ use crate::batch::Batcher;
 use crate::error::Fault;
 use crate::kafka::{self, KafkaSettings, unavailable};
 use crate::pg::Db;
+use crate::plant;
 use crate::tasks::Tasks;
 
 /// Records that may wait in the queue of one partition.
 const QUEUE: usize = 500;
 /// Records applied in one transaction.
 const BATCH: usize = 100;
+/// Between two transactions of one consumer under load; what comes meanwhile is applied together. An event that comes alone is applied at
+/// once, and so is whatever follows it.
+const PACE: Duration = Duration::from_millis(30);
 /// Partitions of one consumer at most, far more than topics have.
 const PARTITIONS: usize = 1024;
 /// How often offsets are committed. A re-read costs a look into the inbox, a commit costs the broker a write.
@@ -67,8 +71,13 @@ fn together(applier: &Applier, tasks: &Tasks) -> Batcher<Vec<Record>, bool> {
     Batcher::spawn(tasks, "consumed events", PARTITIONS, PARTITIONS, move |ready: Vec<Vec<Record>>| {
         let (applier, token) = (applier.clone(), token.clone());
         Box::pin(async move {
-            let partitions = ready.len();
-            let all = applier.apply(ready.into_iter().flatten().collect(), &token).await;
+            let (partitions, next) = (ready.len(), Instant::now() + PACE);
+            let records: Vec<Record> = ready.into_iter().flatten().collect();
+            let loaded = records.len() > 1;
+            let all = applier.apply(records, &token).await;
+            if loaded {
+                tokio::select! { () = token.cancelled() => {} () = tokio::time::sleep_until(next) => {} }
+            }
             vec![all; partitions]
         })
     })
@@ -241,10 +250,15 @@ impl Feed {
                 }
                 room.notify_one();
                 let Some(last) = batch.last().map(Record::offset) else { return };
+                if plant::bug("bug-11") {
+                    progress.store(last + 1, Ordering::Release);
+                    tokio::time::sleep(COMMIT * 2).await;
+                }
                 // what is not applied for sure is read again after the next start
                 if !together.submit(std::mem::take(&mut batch)).await.unwrap_or(false) {
                     return;
                 }
+                plant::crash_point("C-07");
                 progress.store(last + 1, Ordering::Release);
             }
         });

@@ -1,18 +1,20 @@
 //! The unit of work.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use sqlx::pool::PoolConnection;
-use sqlx::{Executor as _, PgConnection, Postgres};
+use sqlx::{Executor as _, PgConnection};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
+use super::warm::{Loan, Warm};
 use super::{Db, UNIT_BUDGET};
 use crate::call;
 use crate::error::{Fault, ServiceError};
+use crate::work::{Item, Lanes, Place};
 
 /// Retries of a transaction that PostgreSQL refused because of another one.
 const CONFLICT_RETRIES: u32 = 3;
@@ -26,6 +28,8 @@ tokio::task_local! {
 struct Hints {
     outbox: Cell<bool>,
     work: Cell<bool>,
+    workers: Option<Arc<Lanes>>,
+    handed: RefCell<Vec<(Item, Place)>>,
 }
 
 pub(crate) fn hint_outbox() {
@@ -37,24 +41,36 @@ pub(crate) fn hint_work() {
     HINTS.try_with(|h| h.work.set(true)).ok();
 }
 
+/// The workers that a step can be handed to after the commit; none outside a unit of work.
+pub(crate) fn workers() -> Option<Arc<Lanes>> {
+    HINTS.try_with(|h| h.workers.clone()).ok().flatten()
+}
+
+/// Begins a step that the running transaction leased once it has committed.
+pub(crate) fn hand_over(item: Item, place: Place) {
+    HINTS.try_with(|h| h.handed.borrow_mut().push((item, place))).ok();
+}
+
 /// A connection that is thrown away unless its transaction is known to have ended.
-struct Session(Option<PoolConnection<Postgres>>);
+struct Session(Option<Loan>);
 
 impl Session {
     fn connection(&mut self) -> &mut PgConnection {
-        self.0.as_mut().expect("a session holds its connection until it is given back")
+        &mut self.0.as_mut().expect("a session holds its connection until it is given back").connection
     }
 
-    fn give_back(mut self) {
-        drop(self.0.take());
+    fn give_back(mut self, warm: &Warm) {
+        if let Some(loan) = self.0.take() {
+            warm.give(loan);
+        }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
+        if let Some(loan) = self.0.take() {
             metrics::counter!("db_connections_discarded_total").increment(1);
-            drop(connection.detach());
+            drop(loan.connection.detach());
         }
     }
 }
@@ -72,6 +88,10 @@ impl Db {
         E: ServiceError,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + Sync + 'static,
     {
+        #[cfg(feature = "plants")]
+        if crate::plant::bug("bug-05") {
+            return self.bare(f).await;
+        }
         let left = call::current_deadline().map(|at| at.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
             return Err(Fault::Timeout.into());
@@ -80,7 +100,7 @@ impl Db {
             metrics::counter!("db_units_total", "outcome" => "saturated").increment(1);
             return Err(Fault::Saturated.into());
         };
-        self.detached(permit, left.map_or(UNIT_BUDGET, |left| left.min(UNIT_BUDGET)), f).await
+        self.detached(Span::Transaction, permit, left.map_or(UNIT_BUDGET, |left| left.min(UNIT_BUDGET)), f).await
     }
 
     /// The same for consumers and jobs: an explicit budget, and instead of being turned away they wait for their turn.
@@ -92,12 +112,49 @@ impl Db {
     {
         let turn = tokio::time::timeout(budget, self.inner.background.clone().acquire_owned());
         match turn.await {
-            Ok(Ok(permit)) => self.detached(permit, budget, f).await,
+            Ok(Ok(permit)) => self.detached(Span::Transaction, permit, budget, f).await,
             Ok(Err(_)) | Err(_) => Err(Fault::Saturated.into()),
         }
     }
 
-    async fn detached<T, E, F>(&self, permit: OwnedSemaphorePermit, budget: Duration, f: F) -> Result<T, E>
+    /// The same for exactly one statement, which PostgreSQL makes a transaction by itself: two round trips less. Errors as for
+    /// [`Db::uow_within`]; a statement that was not answered may have been applied.
+    pub(crate) async fn statement<T, F>(&self, budget: Duration, f: F) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>> + Send + Sync + 'static,
+    {
+        let turn = tokio::time::timeout(budget, self.inner.background.clone().acquire_owned());
+        match turn.await {
+            Ok(Ok(permit)) => self.detached(Span::Statement, permit, budget, f).await,
+            Ok(Err(_)) | Err(_) => Err(Fault::Saturated),
+        }
+    }
+
+    /// Reads, on a connection that units of work use as well: for what reads many times a second. Errors:
+    /// [`Fault::Saturated`], [`Fault::Timeout`] after two seconds, and those of the statement.
+    pub async fn look<T>(&self, f: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>>) -> Result<T, Fault> {
+        let deadline = Instant::now() + UNIT_BUDGET;
+        let mut session = self.session(deadline).await?;
+        let read = timeout_at(deadline, f(session.connection())).await.unwrap_or(Err(Fault::Timeout));
+        if read.as_ref().map_or_else(told, |_| true) {
+            session.give_back(&self.inner.warm);
+        }
+        read
+    }
+
+    async fn session(&self, deadline: Instant) -> Result<Session, Fault> {
+        if let Some(loan) = self.inner.warm.take().await {
+            return Ok(Session(Some(loan)));
+        }
+        match timeout_at(deadline, self.inner.pool.acquire()).await {
+            Ok(Ok(connection)) => Ok(Session(Some(Loan::new(connection)))),
+            Ok(Err(error)) => Err(Fault::from(error)),
+            Err(_) => Err(Fault::Saturated),
+        }
+    }
+
+    async fn detached<T, E, F>(&self, span: Span, permit: OwnedSemaphorePermit, budget: Duration, f: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: ServiceError,
@@ -105,11 +162,11 @@ impl Db {
     {
         let (db, caller_deadline) = (self.clone(), call::current_deadline());
         let unit = async move {
-            let result = db.with_retries(Instant::now() + budget, &f).await;
+            let result = db.with_retries(span, Instant::now() + budget, &f).await;
             drop(permit);
             result
         };
-        let unit = HINTS.scope(Hints::default(), unit).in_current_span();
+        let unit = HINTS.scope(self.hints(), unit).in_current_span();
         let running = match caller_deadline {
             Some(at) => self.inner.tasks.track(call::with_deadline(at, unit)),
             None => self.inner.tasks.track(unit),
@@ -121,14 +178,14 @@ impl Db {
         }
     }
 
-    async fn with_retries<T, E, F>(&self, deadline: Instant, f: &F) -> Result<T, E>
+    async fn with_retries<T, E, F>(&self, span: Span, deadline: Instant, f: &F) -> Result<T, E>
     where
         E: ServiceError,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
     {
         let mut retries = 0;
         loop {
-            let result = self.once(deadline, f).await;
+            let result = self.once(span, deadline, f).await;
             let outcome = outcome(&result);
             metrics::counter!("db_units_total", "outcome" => outcome).increment(1);
             let pause = Duration::from_millis(rand::random_range(1..=(10 << retries)));
@@ -140,49 +197,87 @@ impl Db {
         }
     }
 
-    /// One transaction from BEGIN to its end.
-    async fn once<T, E, F>(&self, deadline: Instant, f: &F) -> Result<T, E>
+    /// One transaction from its begin to its end.
+    async fn once<T, E, F>(&self, span: Span, deadline: Instant, f: &F) -> Result<T, E>
     where
         E: ServiceError,
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
     {
-        let connection = match timeout_at(deadline, self.inner.pool.acquire()).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(Fault::from(error).into()),
-            Err(_) => return Err(Fault::Saturated.into()),
-        };
+        let mut session = self.session(deadline).await?;
         let held = Instant::now();
-        let mut session = Session(Some(connection));
-        let mut committing = false;
-        let steps = transaction(session.connection(), f, &mut committing);
+        let mut committing = matches!(span, Span::Statement);
+        let steps = async {
+            match span {
+                Span::Transaction => transaction(session.connection(), f, &mut committing).await,
+                Span::Statement => single(session.connection(), f).await,
+            }
+        };
         let (result, ended) = match timeout_at(deadline, steps).await {
             Ok(outcome) => outcome,
             Err(_) if committing => (Err(Fault::CommitUnknown.into()), false),
             Err(_) => (Err(Fault::Timeout.into()), false),
         };
         if ended {
-            session.give_back();
+            session.give_back(&self.inner.warm);
         } else {
             drop(session);
         }
         metrics::histogram!("db_conn_hold_seconds").record(held.elapsed().as_secs_f64());
-        if result.is_ok() {
-            self.tell_waiters();
-        }
+        self.tell_waiters(result.is_ok());
         result
     }
 
-    fn tell_waiters(&self) {
-        HINTS
-            .try_with(|h| {
-                if h.outbox.replace(false) {
-                    self.inner.appended.notify_one();
+    fn hints(&self) -> Hints {
+        Hints { workers: self.inner.workers.get().and_then(Weak::upgrade), ..Hints::default() }
+    }
+
+    fn tell_waiters(&self, committed: bool) {
+        let told = HINTS.try_with(|h| {
+            let (outbox, work, handed) = (h.outbox.replace(false), h.work.replace(false), h.handed.take());
+            if !committed {
+                return; // an item whose commit was not answered runs when its lease ends
+            }
+            if outbox {
+                crate::plant::crash_point("C-03");
+                self.inner.appended.notify_one();
+            }
+            if work {
+                self.inner.enqueued.notify_one();
+            }
+            for (item, place) in handed {
+                if let Some(workers) = &h.workers {
+                    workers.start(self, item, place);
                 }
-                if h.work.replace(false) {
-                    self.inner.enqueued.notify_one();
-                }
-            })
-            .ok();
+            }
+        });
+        told.ok();
+    }
+}
+
+/// How far a unit of work reaches.
+#[derive(Clone, Copy)]
+enum Span {
+    /// From BEGIN to COMMIT.
+    Transaction,
+    /// One statement.
+    Statement,
+}
+
+/// Whether PostgreSQL itself said what went wrong, so that the session goes on.
+fn told(fault: &Fault) -> bool {
+    matches!(fault, Fault::Db(sqlx::Error::Database(_)) | Fault::Conflict(_))
+}
+
+/// Runs the one statement. What PostgreSQL did not answer may have been applied.
+async fn single<T, E, F>(connection: &mut PgConnection, f: &F) -> (Result<T, E>, bool)
+where
+    E: ServiceError,
+    F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
+{
+    match f(connection).await {
+        Ok(value) => (Ok(value), true),
+        Err(error) if error.fault().is_some_and(told) => (Err(error), true),
+        Err(_) => (Err(Fault::CommitUnknown.into()), false),
     }
 }
 

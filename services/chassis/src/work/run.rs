@@ -1,15 +1,14 @@
 //! Claims due items and runs them.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use sqlx::{FromRow as _, Row as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::Instrument as _;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use tokio::time::Instant;
 
-use super::{Item, Verdict, Worker};
+use super::lanes::{Lanes, Place};
+use super::{Item, Worker};
 use crate::error::Fault;
 use crate::pg::Db;
 use crate::tasks::Tasks;
@@ -17,12 +16,9 @@ use crate::tasks::Tasks;
 /// The longest a due item waits to be seen when nobody nudged.
 const POLL: Duration = Duration::from_millis(200);
 /// Between two rounds under load: what becomes due in that time is claimed, and ended, together. A step that comes alone waits for nothing.
-const PACE: Duration = Duration::from_millis(10);
-/// The wait after a run that panicked or was cut off.
-const BROKEN: Duration = Duration::from_secs(5);
-
-impl<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> for Item {
-    fn from_row(row: &'r sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
+const PACE: Duration = Duration::from_millis(25);
+impl Item {
+    fn read(row: &PgRow, leased: Instant) -> Result<Item, sqlx::Error> {
         Ok(Item {
             kind: row.try_get("kind")?,
             subject: row.try_get("subject")?,
@@ -30,6 +26,7 @@ impl<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> for Item {
             first_at: row.try_get("first_at")?,
             epoch: row.try_get("epoch")?,
             requested: row.try_get("requested")?,
+            leased,
         })
     }
 }
@@ -39,19 +36,15 @@ pub fn spawn(db: &Db, workers: Vec<Arc<dyn Worker>>, tasks: &Tasks) {
     if workers.is_empty() {
         return;
     }
-    let lanes = workers.into_iter().map(|worker| Lane { free: Arc::new(Semaphore::new(worker.parallel())), worker }).collect();
+    let lanes = Arc::new(Lanes::new(workers, tasks));
+    db.hand_over_to(&lanes);
     let dispatcher = Dispatcher { db: db.clone(), lanes, tasks: tasks.clone() };
     tasks.spawn("work", dispatcher.run());
 }
 
-struct Lane {
-    worker: Arc<dyn Worker>,
-    free: Arc<Semaphore>,
-}
-
 struct Dispatcher {
     db: Db,
-    lanes: Vec<Lane>,
+    lanes: Arc<Lanes>,
     tasks: Tasks,
 }
 
@@ -83,8 +76,8 @@ impl Dispatcher {
     /// Starts what is due and fits; returns how many items. Without a nudge a cheap look comes first.
     async fn round(&self, nudged: bool) -> Result<usize, Fault> {
         let (mut kinds, mut limits, mut leases) = (Vec::new(), Vec::new(), Vec::new());
-        let mut held: Vec<Vec<OwnedSemaphorePermit>> = Vec::new();
-        for lane in &self.lanes {
+        let mut held: Vec<Vec<Place>> = Vec::new();
+        for lane in &self.lanes.all {
             let of_lane = lane.worker.kinds();
             let free = lane.free.available_permits();
             // Permits are taken before the claim, a share for each kind, so that no leased item waits for its turn.
@@ -92,7 +85,7 @@ impl Dispatcher {
             let mut permits = Vec::new();
             for (nth, kind) in of_lane.iter().enumerate() {
                 let share = if share == 0 { usize::from(nth < free) } else { share };
-                let taken = (0..share).map_while(|_| lane.free.clone().try_acquire_owned().ok()).collect::<Vec<_>>();
+                let taken = (0..share).map_while(|_| self.lanes.place(kind)).collect::<Vec<_>>();
                 if !taken.is_empty() {
                     kinds.push(*kind);
                     limits.push(taken.len() as i64);
@@ -108,17 +101,18 @@ impl Dispatcher {
         let items = self.claim(kinds, limits, leases).await?;
         let count = items.len();
         for item in items {
-            let lane = self.lanes.iter().zip(&mut held).find(|(lane, _)| lane.worker.kinds().contains(&item.kind.as_str()));
-            if let Some((lane, permits)) = lane {
-                self.start(lane, item, permits.pop());
+            let lane = self.lanes.all.iter().zip(&mut held).find(|(lane, _)| lane.worker.kinds().contains(&item.kind.as_str()));
+            if let Some(place) = lane.and_then(|(_, places)| places.pop()) {
+                self.lanes.start(&self.db, item, place);
             }
         }
         Ok(count)
     }
 
-    async fn anything_due(&self, kinds: &[&str]) -> Result<bool, Fault> {
+    async fn anything_due(&self, kinds: &[&'static str]) -> Result<bool, Fault> {
         let select = "select exists (select from work where kind = any($1) and coalesce(lease_until, due_at) <= clock_timestamp())";
-        Ok(sqlx::query_scalar(select).bind(kinds).fetch_one(self.db.read()).await?)
+        let select = sqlx::query_scalar(select).bind(kinds.to_vec());
+        self.db.look(|connection| Box::pin(async move { Ok(select.fetch_one(connection).await?) })).await
     }
 
     async fn claim(&self, kinds: Vec<&'static str>, limits: Vec<i64>, leases: Vec<f64>) -> Result<Vec<Item>, Fault> {
@@ -135,70 +129,15 @@ impl Dispatcher {
                          attempt = w.attempt + 1, epoch = w.epoch + 1
                      from due where w.kind = due.kind and w.subject = due.subject
                      returning w.kind, w.subject, w.attempt, w.first_at, w.epoch, w.requested";
-        let bound = Arc::new((kinds, limits, leases));
+        let (bound, leased) = (Arc::new((kinds, limits, leases)), Instant::now());
         self.db
-            .uow_within(Duration::from_secs(2), move |tx| {
+            .statement(Duration::from_secs(2), move |tx| {
                 let bound = bound.clone();
                 Box::pin(async move {
                     let rows = sqlx::query(claim).bind(&bound.0).bind(&bound.1).bind(&bound.2).fetch_all(tx).await?;
-                    Ok::<_, Fault>(rows.iter().map(Item::from_row).collect::<Result<_, _>>()?)
+                    Ok::<_, Fault>(rows.iter().map(|row| Item::read(row, leased)).collect::<Result<_, _>>()?)
                 })
             })
             .await
     }
-
-    fn start(&self, lane: &Lane, item: Item, permit: Option<OwnedSemaphorePermit>) {
-        let (db, hint) = (self.db.clone(), self.db.enqueued());
-        let (worker, free) = (lane.worker.clone(), lane.free.clone());
-        let span = tracing::info_span!("work", kind = item.kind, subject = %item.subject, attempt = item.attempt);
-        let run = async move {
-            let (verdict, known) = verdict(&*worker, &item).await;
-            let label = if verdict == Verdict::Done { "done" } else { "again" };
-            metrics::counter!("work_runs_total", "kind" => item.kind.clone(), "verdict" => label).increment(1);
-            if let Verdict::Again { after, error } = verdict {
-                if known {
-                    tracing::debug!(error, ?after, "step runs again");
-                } else {
-                    tracing::error!(error, ?after, "step broke off");
-                }
-                if let Err(fault) = postpone(&db, &item, after, error).await {
-                    tracing::warn!(%fault, "item not postponed, it runs again when its lease ends");
-                }
-            }
-            let full = free.available_permits() == 0;
-            drop(permit);
-            if full {
-                // Another due item may have waited for this place.
-                hint.notify_one();
-            }
-        };
-        self.tasks.track(run.instrument(span));
-    }
-}
-
-/// Runs the worker; a panic or a run beyond its lease counts as a failure.
-async fn verdict(worker: &dyn Worker, item: &Item) -> (Verdict, bool) {
-    let again = |error: &str| Verdict::Again { after: BROKEN, error: error.to_owned() };
-    match tokio::time::timeout(worker.lease(), AssertUnwindSafe(worker.run(item)).catch_unwind()).await {
-        Ok(Ok(verdict)) => (verdict, true),
-        Ok(Err(_)) => (again("the worker panicked"), false),
-        Err(_) => (again("the run took longer than its lease"), false),
-    }
-}
-
-async fn postpone(db: &Db, item: &Item, after: Duration, error: String) -> Result<(), Fault> {
-    let bound = Arc::new((item.clone(), error));
-    db.uow_within(Duration::from_secs(5), move |tx| {
-        let bound = bound.clone();
-        Box::pin(async move {
-            let (item, error) = &*bound;
-            let update = "update work set lease_until = null, last_error = $5,
-                                 due_at = least(due_at, clock_timestamp() + make_interval(secs => $4))
-                          where kind = $1 and subject = $2 and epoch = $3";
-            let update = sqlx::query(update).bind(&item.kind).bind(item.subject).bind(item.epoch);
-            update.bind(after.as_secs_f64()).bind(error).execute(tx).await?;
-            Ok(())
-        })
-    })
-    .await
 }

@@ -1,43 +1,46 @@
 //! The batcher.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mercato_chassis::batch::Batcher;
 use mercato_chassis::error::Fault;
 use mercato_chassis::tasks::Tasks;
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::support::LONG;
+
 #[tokio::test]
 async fn batches_form_while_one_runs_and_a_full_queue_sheds() {
     let (tasks, gate, sizes) = (Tasks::new(), Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
-    let (g, s) = (gate.clone(), sizes.clone());
+    let begun = Arc::new(Semaphore::new(0));
+    let (g, s, b) = (gate.clone(), sizes.clone(), begun.clone());
     let batcher: Batcher<u32, u32> = Batcher::spawn(&tasks, "test", 4, 3, move |items| {
         let (gate, sizes) = (g.clone(), s.clone());
+        b.add_permits(1);
         Box::pin(async move {
             drop(gate.acquire().await);
             sizes.lock().await.push(items.len());
             items.into_iter().map(|i| i * 10).collect()
         })
     });
-    let submit = |i: u32| {
-        let batcher = batcher.clone();
-        tokio::spawn(async move { batcher.submit(i).await })
-    };
-    let first = submit(0);
-    tokio::task::yield_now().await; // single-threaded: the loop has taken the first item by now
-    tokio::task::yield_now().await;
-    let waiting: Vec<_> = (1..=4).map(submit).collect();
-    tokio::task::yield_now().await;
+    // An item is in the queue as soon as its caller was polled.
+    let submit = |i: u32| Box::pin(batcher.submit(i));
+    let mut first = submit(0);
+    assert!(futures_util::poll!(first.as_mut()).is_pending());
+    drop(begun.acquire().await); // the first item has been taken
+    let mut waiting: Vec<_> = (1..=4).map(submit).collect();
+    for one in &mut waiting {
+        assert!(futures_util::poll!(one.as_mut()).is_pending());
+    }
     assert!(matches!(batcher.submit(5).await, Err(Fault::Overloaded)));
     gate.add_permits(10);
-    assert_eq!(first.await.unwrap().unwrap(), 0);
+    assert_eq!(first.await.unwrap(), 0);
     for (i, one) in (1..=4).zip(waiting) {
-        assert_eq!(one.await.unwrap().unwrap(), i * 10);
+        assert_eq!(one.await.unwrap(), i * 10);
     }
     assert_eq!(*sizes.lock().await, [1, 3, 1]);
     tasks.stop();
-    assert!(tasks.drain(Duration::from_secs(5)).await);
+    assert!(tasks.drain(LONG).await);
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mercato_chassis::error::{Fault, HTTP_CODE, Refusal, ServiceError as _, status};
 use mercato_chassis::idempotency::{Answer, Key, REPLAYED, find, once};
+use mercato_chassis::pg::{Db, PgSettings};
 use sqlx::PgConnection;
 
 use crate::support::{TestError, World, world};
@@ -68,18 +70,25 @@ async fn twins_at_the_same_time_have_one_effect() {
         let twins: Vec<_> = (0..8)
             .map(|_| {
                 let db = w.db.clone();
-                tokio::spawn(async move { once(&db, &key("k", 1), make).await })
+                tokio::spawn(async move {
+                    loop {
+                        match once(&db, &key("k", 1), make).await {
+                            Ok(answer) => return answer,
+                            // Told to come back, because nothing happened: it comes back.
+                            Err(error) if matches!(error.fault(), Some(Fault::Saturated | Fault::InProgress | Fault::Timeout)) => {
+                                tokio::time::sleep(Duration::from_millis(5)).await;
+                            }
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                })
             })
             .collect();
         let (mut answers, mut fresh) = (Vec::new(), 0);
         for twin in twins {
-            match twin.await.unwrap() {
-                Ok(answer) => {
-                    fresh += u32::from(!answer.replayed);
-                    answers.push(answer.message);
-                }
-                Err(error) => assert!(matches!(error.fault(), Some(Fault::Saturated)), "{error}"),
-            }
+            let answer = twin.await.unwrap();
+            fresh += u32::from(!answer.replayed);
+            answers.push(answer.message);
         }
         assert_eq!(fresh, 1);
         assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
@@ -92,6 +101,9 @@ async fn twins_at_the_same_time_have_one_effect() {
 async fn a_twin_that_takes_too_long_is_told_to_come_back() {
     world(|w| async move {
         w.sql(THING).await;
+        // A twin of little patience, so that the time of the first one is not over before that of its twin.
+        let hasty = PgSettings { lock_timeout: Duration::from_millis(20), ..w.settings.clone() };
+        let hasty = Db::connect(&hasty, &w.tasks).await.unwrap();
         let (begun, gate) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Semaphore::new(0)));
         let slow = {
             let (db, begun, gate) = (w.db.clone(), begun.clone(), gate.clone());
@@ -110,10 +122,11 @@ async fn a_twin_that_takes_too_long_is_told_to_come_back() {
             })
         };
         begun.notified().await;
-        let twin = once(&w.db, &key("k", 1), make).await.unwrap_err();
+        let twin = once(&hasty, &key("k", 1), make).await.unwrap_err();
         assert!(matches!(twin.fault(), Some(Fault::InProgress)), "{twin}");
         gate.add_permits(1);
         assert!(!slow.await.unwrap().unwrap().replayed);
+        hasty.close().await;
         assert!(once(&w.db, &key("k", 1), make).await.unwrap().replayed);
         assert_eq!(things(&w).await, 1);
     })

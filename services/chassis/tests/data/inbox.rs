@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use mercato_chassis::error::Fault;
@@ -17,7 +16,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::outbox::{AGGREGATE, Happened, happen};
-use crate::support::{TOPICS, World, eventually, read_topic, world};
+use crate::support::{LONG, TOPICS, World, eventually, read_topic, world};
 
 const EFFECT: &str = "create table effect (nth bigint generated always as identity, event_id uuid primary key, aggregate uuid not null,
                                            sequence bigint not null, said bigint not null)";
@@ -81,11 +80,11 @@ async fn events_are_applied_once_in_order_across_restarts_and_a_full_re_read() {
                 first.stop();
             }
         }
-        assert!(first.drain(Duration::from_secs(20)).await);
+        assert!(first.drain(LONG).await);
         inbox::spawn(&w.db, &w.kafka, vec![consumer], &w.tasks);
         w.until(EFFECTS, 75).await;
         // the handler is told after the commit that the count above may have seen already
-        crate::support::eventually("the handler is told of all", async || notes.committed.load(Ordering::SeqCst) >= 75).await;
+        eventually("the handler is told of all", async || notes.committed.load(Ordering::SeqCst) >= 75).await;
         assert_eq!(notes.committed.load(Ordering::SeqCst), 75);
         assert_eq!(w.count(DISORDER).await, 0);
         assert_eq!(w.count("select count(*) from effect where said <> sequence").await, 0);
@@ -118,7 +117,7 @@ async fn send(w: &World, producer: &FutureProducer, key: &str, id: &str, kind: &
     let headers = headers.into_iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
     let topic = format!("{}things", w.kafka.prefix);
     let record = FutureRecord::to(&topic).key(key).payload(payload).headers(headers);
-    producer.send(record, Duration::from_secs(10)).await.unwrap();
+    producer.send(record, LONG).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

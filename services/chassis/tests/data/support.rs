@@ -13,7 +13,11 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, StreamConsumer};
 use rdkafka::message::{Headers as _, Message as _};
 use sqlx::migrate::MigrateDatabase as _;
+use time::OffsetDateTime;
 use uuid::Uuid;
+
+/// How long to wait for what must come: longer than it takes on any machine. Nobody waits longer than it takes.
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// The topics a test may use.
 pub const TOPICS: &[&str] = &["things"];
@@ -39,29 +43,32 @@ impl World {
         sqlx::query_scalar(sql).fetch_one(self.db.read()).await.expect(sql)
     }
 
-    /// Waits until a count is reached; panics after 30 s.
+    /// Waits until a count is reached; panics after [`LONG`].
     pub async fn until(&self, sql: &'static str, wanted: i64) {
         eventually(sql, async || self.count(sql).await == wanted).await;
     }
 }
 
-/// Asks again and again until it is so; panics after 30 s.
+/// Asks again and again until it is so; panics after [`LONG`].
 pub async fn eventually(what: &str, so: impl AsyncFn() -> bool) {
     let asked = async {
         while !so().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), asked).await.unwrap_or_else(|_| panic!("not within 30 s: {what}"));
+    tokio::time::timeout(LONG, asked).await.unwrap_or_else(|_| panic!("not within {LONG:?}: {what}"));
 }
 
 /// Runs a test in a world of its own and clears it away, whatever happened.
 pub async fn world<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<World>) -> F) {
     let server = env("DATABASE_URL");
-    let name = format!("chassis_test_{}", Uuid::new_v4().simple());
+    // As `TestDatabase` names them, so that it sweeps away what a test that was killed left behind.
+    let name = format!("mercato_test_{}_chassis_{:016x}", OffsetDateTime::now_utc().unix_timestamp(), rand::random::<u64>());
     let (base, _) = server.rsplit_once('/').expect("DATABASE_URL ends in /database");
     let mut settings = PgSettings::new("test", format!("{base}/{name}"));
     settings.pool_size = 4;
+    // How long a server may take is not what these tests are about.
+    (settings.acquire_timeout, settings.lock_timeout, settings.statement_timeout) = (LONG, LONG, LONG);
     let mut kafka = KafkaSettings::new(env("KAFKA_BROKERS"), format!("{name}."));
     kafka.partitions = 2;
     let tasks = Tasks::new();
@@ -72,7 +79,7 @@ pub async fn world<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Worl
     let world = std::sync::Arc::new(World { db: db.clone(), settings: settings.clone(), kafka: kafka.clone(), tasks: tasks.clone() });
     let result = AssertUnwindSafe(test(world)).catch_unwind().await;
     tasks.stop();
-    let drained = tasks.drain(Duration::from_secs(20)).await;
+    let drained = tasks.drain(LONG).await;
     db.close().await;
     kafka::delete_topics(&kafka, TOPICS).await.unwrap();
     sqlx::Postgres::force_drop_database(&settings.url).await.unwrap();
@@ -103,7 +110,7 @@ pub async fn read_all(kafka: &KafkaSettings, topic: &str) -> Vec<Seen> {
     let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &kafka.brokers).create().unwrap();
     let (full, partitions) = (format!("{}{topic}", kafka.prefix), kafka.partitions);
     let count = tokio::task::spawn_blocking(move || {
-        let held = |partition| client.fetch_watermarks(&full, partition, Duration::from_secs(10)).map(|(low, high)| high - low);
+        let held = |partition| client.fetch_watermarks(&full, partition, LONG).map(|(low, high)| high - low);
         (0..partitions).map(|partition| held(partition).unwrap()).sum::<i64>()
     });
     read_topic(kafka, topic, count.await.unwrap() as usize).await
@@ -121,7 +128,7 @@ pub async fn read_topic(kafka: &KafkaSettings, topic: &str, count: usize) -> Vec
     client.subscribe(&[&full]).unwrap();
     let mut seen = Vec::new();
     while seen.len() < count {
-        let message = tokio::time::timeout(Duration::from_secs(20), client.recv()).await;
+        let message = tokio::time::timeout(LONG, client.recv()).await;
         let message = message.unwrap_or_else(|_| panic!("{} of {count} records", seen.len())).unwrap();
         let header = |name: &str| {
             let found = message.headers().and_then(|h| h.iter().find(|h| h.key == name)).and_then(|h| h.value);

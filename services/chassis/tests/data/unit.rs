@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mercato_chassis::error::Fault;
 
-use crate::support::{TestError, world};
+use crate::support::{LONG, TestError, eventually, world};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_go_away_lose_no_acknowledged_write_and_leave_no_transaction_open() {
@@ -20,27 +20,26 @@ async fn callers_that_go_away_lose_no_acknowledged_write_and_leave_no_transactio
                 })
             })
         };
-        let mut usual = Vec::new();
-        for i in -41..0 {
-            let begun = std::time::Instant::now();
-            write(i).await.unwrap();
-            usual.push(begun.elapsed());
-        }
-        usual.sort();
+        let (begun, mut usual) = (Instant::now(), Duration::ZERO);
         let (mut acked, mut cancelled) = (Vec::new(), 0);
-        for i in 0..600i64 {
-            // From none to twice the time a write takes on this machine, so that callers leave at every point of it.
-            let limit = usual[usual.len() / 2] * (i as u32 * 37 % 200) / 100;
-            let write = write(i);
-            match tokio::time::timeout(limit, write).await {
+        let mut i = 0;
+        while i < 600 || cancelled <= 20 || acked.len() <= 20 {
+            assert!(begun.elapsed() < LONG, "{cancelled} cancelled, {} acknowledged of {i}", acked.len());
+            let at = Instant::now();
+            if i % 10 == 0 && write(-1 - i).await.is_ok() {
+                usual = at.elapsed();
+            }
+            // From none to twice the time that a write takes on this machine at this moment, so that callers leave at every point of it.
+            let limit = usual * (i as u32 * 37 % 200) / 100;
+            match tokio::time::timeout(limit, write(i)).await {
                 Ok(Ok(())) => acked.push(i),
                 // Those that went away still run.
                 Ok(Err(Fault::Saturated)) => tokio::time::sleep(Duration::from_millis(5)).await,
                 Ok(Err(error)) => panic!("{error}"),
                 Err(_) => cancelled += 1,
             }
+            i += 1;
         }
-        assert!(cancelled > 20 && acked.len() > 20, "{cancelled} cancelled, {} acknowledged", acked.len());
         let there: i64 =
             sqlx::query_scalar("select count(*) from acked where v = any($1)").bind(&acked).fetch_one(w.db.read()).await.unwrap();
         assert_eq!(there, acked.len() as i64);
@@ -65,10 +64,11 @@ async fn a_panic_and_a_timeout_throw_the_connection_away_and_apply_nothing() {
             });
             assert!(matches!(result.await, Err(Fault::Internal(_))));
         }
-        let slow = w.db.uow_within(Duration::from_millis(100), |tx| {
+        // Enough for a new connection and the first statement, and less than the second one takes.
+        let slow = w.db.uow_within(Duration::from_secs(3), |tx| {
             Box::pin(async move {
                 sqlx::query("insert into t (v) values (2)").execute(&mut *tx).await?;
-                sqlx::query("select pg_sleep(1)").execute(tx).await?;
+                sqlx::query("select pg_sleep(60)").execute(tx).await?;
                 Ok::<_, Fault>(())
             })
         });
@@ -148,15 +148,16 @@ async fn too_many_units_are_turned_away_at_once() {
                 })
             })
             .collect();
-        crate::support::eventually("the next one is turned away", async || {
+        eventually("the next one is turned away", async || {
             let next = w.db.uow(|_| Box::pin(async { Ok::<_, Fault>(()) }));
             matches!(next.await, Err(Fault::Saturated))
         })
         .await;
         gate.add_permits(1000);
         for unit in waiting {
-            // Those that had a connection end, or used their time up; the others may have waited too long for one.
-            assert!(matches!(unit.await.unwrap(), Ok(()) | Err(Fault::Saturated | Fault::Timeout)));
+            // Those that had a connection end, or used their time up, on a slow machine during the commit; the others may have waited too
+            // long for one.
+            assert!(matches!(unit.await.unwrap(), Ok(()) | Err(Fault::Saturated | Fault::Timeout | Fault::CommitUnknown)));
         }
     })
     .await;

@@ -94,7 +94,8 @@ async fn the_effective_settings_hide_secrets() {
 #[tokio::test]
 async fn a_database_that_is_behind_is_refused() {
     let server = std::env::var("DATABASE_URL").expect("DATABASE_URL names the real database, see `make up`");
-    let url = format!("{}/mercato_test_{}_boot", server.rsplit_once('/').unwrap().0, time::OffsetDateTime::now_utc().unix_timestamp());
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let url = format!("{}/mercato_test_{now}_boot_{:08x}", server.rsplit_once('/').unwrap().0, rand::random::<u32>());
     let mut env = env(&[
         ("STORED_KEY", "x"),
         ("MERCATO_PEER_SECRET", "0123456789abcdef"),

@@ -23,10 +23,13 @@ use mercato_contracts::mercato::{
 };
 use mercato_testkit::{Fake, Sandbox};
 use std::{pin::Pin, sync::Arc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait, transport::Channel};
 
 pub const ID: &str = "01920000-0000-7000-8000-000000000001";
+/// A stream that panics waits for a permit: until its client has seen what came before.
+pub static MAY_PANIC: Semaphore = Semaphore::const_new(0);
 
 type OnGet = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Product, Status>> + Send + Sync>;
 
@@ -148,8 +151,7 @@ impl OrderService for Doors {
                 let event = match step {
                     0 => Event::Heartbeat(Default::default()),
                     1 if panics => {
-                        // Lets the server send what it has.
-                        tokio::task::yield_now().await;
+                        drop(MAY_PANIC.acquire().await);
                         panic!("a stream of the tests panics")
                     }
                     1 => {

@@ -1,21 +1,30 @@
 //! The end of a process.
 
-use crate::doors::{ID, get, plain, products, role};
+use crate::{
+    LONG,
+    doors::{ID, get, plain, products, role},
+};
 use mercato_contracts::mercato::{
-    catalog::v1::Product,
+    catalog::v1::{Product, product_service_client::ProductServiceClient},
     ordering::v1::{WatchOrderRequest, order_service_client::OrderServiceClient, watch_order_response::Event},
 };
 use mercato_testkit::{Actor as _, Customer, Guest, Sandbox};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+use tonic::transport::Endpoint;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 #[tokio::test]
 async fn a_client_that_says_nothing_does_not_hold_it_up() {
-    let sandbox = plain().await;
+    let sandbox =
+        Sandbox::of(vec![role("doors", |_| async { Ok(Product::default()) })]).env("MERCATO_DRAIN_MS", "600000").start().await.unwrap();
     let silent = TcpStream::connect(sandbox.grpc()).await.unwrap();
     let silent_admin = TcpStream::connect(sandbox.admin().unwrap()).await.unwrap();
     products(&sandbox).get_product(Guest.request(get())).await.unwrap();
-    assert!(timeout(Duration::from_secs(8), sandbox.stop()).await.expect("shutdown must end by itself"));
+    assert!(timeout(LONG, sandbox.stop()).await.expect("shutdown must end by itself"));
     drop((silent, silent_admin));
 }
 
@@ -67,11 +76,28 @@ async fn a_handler_that_never_ends_is_left_behind_at_the_limit() {
         says.add_permits(1);
         std::future::pending()
     });
-    let sandbox = Sandbox::of(vec![stuck]).env("MERCATO_DRAIN_MS", "200").start().await.unwrap();
+    let sandbox = Sandbox::of(vec![stuck]).env("MERCATO_DRAIN_MS", "50").start().await.unwrap();
     let mut client = products(&sandbox);
     let call = tokio::spawn(async move { client.get_product(Guest.request(get())).await });
     entered.acquire().await.unwrap().forget();
-    let clean = timeout(Duration::from_secs(5), sandbox.stop()).await.expect("the limit must hold");
+    let clean = timeout(LONG, sandbox.stop()).await.expect("the limit must hold");
     assert!(!clean, "work was left behind");
     assert!(call.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_lame_duck_says_so_and_still_takes_calls() {
+    let sandbox = Sandbox::of(vec![role("doors", |_| async { Ok(Product::default()) })]);
+    let sandbox = sandbox.env("MERCATO_LAME_DUCK_MS", "5000").start().await.unwrap();
+    let (address, mut health) = (format!("http://{}", sandbox.grpc()), HealthClient::new(sandbox.channel()));
+    let began = Instant::now();
+    let ending = tokio::spawn(sandbox.stop());
+    while health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status() == ServingStatus::Serving {
+        tokio::task::yield_now().await;
+    }
+    // such a connection is made by a load balancer that has not heard yet
+    let late = Endpoint::from_shared(address).unwrap().connect_lazy();
+    ProductServiceClient::new(late).get_product(Guest.request(get())).await.expect("calls are taken until the pause is over");
+    assert!(timeout(LONG, ending).await.expect("it ends by itself").unwrap());
+    assert!(began.elapsed() >= Duration::from_secs(5), "the pause was cut short");
 }

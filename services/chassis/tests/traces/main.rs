@@ -47,7 +47,7 @@ async fn spans_of_calls_reach_a_collector_before_the_process_ends() {
     assert_ne!(child.to_string(), PARENT, "the span has an id of its own");
     drop(span);
     assert!(sandbox.stop().await);
-    let export = tokio::time::timeout(Duration::from_secs(5), exports.recv()).await.expect("nothing was exported").unwrap();
+    let export = tokio::time::timeout(Duration::from_secs(60), exports.recv()).await.expect("nothing was exported").unwrap();
     let has = |needle: &[u8]| export.windows(needle.len()).any(|window| window == needle);
     assert!(has(&0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes()) && has(b"order of the tests") && has(b"mercato-nothing"));
 }

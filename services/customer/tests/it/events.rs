@@ -25,7 +25,7 @@ async fn records(world: &World, count: usize) -> Vec<OwnedMessage> {
     consumer.assign(&partitions).expect("the topic is there");
     let mut records = Vec::new();
     while records.len() < count {
-        let record = tokio::time::timeout(Duration::from_secs(30), consumer.recv()).await;
+        let record = tokio::time::timeout(Duration::from_secs(120), consumer.recv()).await;
         records.push(record.expect("an event is missing").expect("kafka answers").detach());
     }
     records

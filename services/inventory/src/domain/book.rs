@@ -1,6 +1,7 @@
 //! Decides a batch of commands, first come first served, over the stock and the holds they concern.
 
 use super::{Item, Line, Reservation, Status};
+use mercato_chassis::plant;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -178,7 +179,7 @@ impl Book {
     fn reserve(&mut self, order: Uuid, items: &[Item]) -> Result<Reservation, Refusal> {
         for item in items {
             let available = self.available(item.product);
-            if available < item.quantity {
+            if available < item.quantity && !plant::bug("bug-09") {
                 return Err(Refusal::Short { product: item.product, requested: item.quantity, available });
             }
         }
@@ -197,7 +198,7 @@ impl Book {
         let shelves = self.shelves.entry(item.product).or_default();
         shelves.sort_by(|a, b| (Reverse(a.available), &a.warehouse).cmp(&(Reverse(b.available), &b.warehouse)));
         for shelf in shelves.iter_mut() {
-            let quantity = missing.min(shelf.available);
+            let quantity = if plant::bug("bug-09") { missing } else { missing.min(shelf.available) };
             if quantity == 0 {
                 break;
             }

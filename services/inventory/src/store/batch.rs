@@ -99,6 +99,10 @@ async fn move_stock(tx: &mut PgConnection, book: &Book) -> Result<(), Fault> {
     let products: Vec<Uuid> = deltas.keys().map(|(product, _)| *product).collect();
     let warehouses: Vec<String> = deltas.keys().map(|(_, warehouse)| warehouse.to_string()).collect();
     let units: Vec<i64> = deltas.values().copied().collect();
+    #[cfg(feature = "plants")]
+    if chassis::plant::bug("bug-09") {
+        return move_unchecked(tx, &products, &warehouses, &units).await;
+    }
     let moved = sqlx::query!(
         "UPDATE stock AS s SET available = s.available + d.units, updated_at = $4
          FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS d(product_id, warehouse_id, units)
@@ -117,6 +121,22 @@ async fn move_stock(tx: &mut PgConnection, book: &Book) -> Result<(), Fault> {
             deltas.len()
         )));
     }
+    Ok(())
+}
+
+/// The planted mistake of a shelf that is emptied further than it was filled, in a table without a rule against it.
+#[cfg(feature = "plants")]
+async fn move_unchecked(tx: &mut PgConnection, products: &[Uuid], warehouses: &[String], units: &[i64]) -> Result<(), Fault> {
+    sqlx::query(
+        "UPDATE stock AS s SET available = greatest(0, s.available + d.units)
+         FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS d(product_id, warehouse_id, units)
+         WHERE s.product_id = d.product_id AND s.warehouse_id = d.warehouse_id",
+    )
+    .bind(products)
+    .bind(warehouses)
+    .bind(units)
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

@@ -28,8 +28,8 @@ async fn a_batch_tells_of_a_product_once() {
     let commands = (0..64).map(|_| Command::Reserve { order: Uuid::now_v7(), items: vec![item(product, 1)] });
     world.submit_all(commands).await;
     let updates = world.events_of(product).await.len();
-    // The first command may go alone; the rest waits together meanwhile.
-    assert!((2..=5).contains(&updates), "{updates} events for 64 reservations");
+    // How many batches there are depends on the machine; one command a batch is none at all.
+    assert!((2..=16).contains(&updates), "{updates} events for 64 reservations");
     world.check_events().await;
     world.end().await;
 }

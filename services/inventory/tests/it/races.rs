@@ -1,6 +1,6 @@
 //! Many at once, through one process and through two.
 
-use crate::world::{World, item, reason};
+use crate::world::{HOUR, World, item, reason};
 use mercato_inventory::{
     domain::{Command, Status},
     jobs,
@@ -28,7 +28,7 @@ async fn sixty_four_buyers_share_ten_units() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_sell_exactly_the_stock() {
     let world = World::new().await;
-    let other = world.sharing(Duration::from_secs(60));
+    let other = world.sharing(HOUR);
     let products = [world.product(100).await, world.product(100).await, world.product(100).await];
     let command = |place: usize, order: &Uuid| {
         // Each process names the products in another order.
@@ -51,7 +51,7 @@ async fn two_processes_sell_exactly_the_stock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_order_through_two_processes_holds_once() {
     let world = World::new().await;
-    let other = world.sharing(Duration::from_secs(60));
+    let other = world.sharing(HOUR);
     let product = world.product(1_000).await;
     let orders = orders(100);
     let commands = || orders.iter().map(|order| Command::Reserve { order: *order, items: vec![item(product, 2)] });
@@ -68,7 +68,7 @@ async fn the_same_order_through_two_processes_holds_once() {
 async fn commit_and_expiry_never_both_win() {
     const HOLDS: usize = 500;
     let world = World::with_ttl(Duration::from_millis(250)).await;
-    let other = world.sharing(Duration::from_secs(60));
+    let other = world.sharing(HOUR);
     let product = world.product(HOLDS as i64).await;
     let orders = orders(HOLDS);
     let reserved = world.submit_all(orders.iter().map(|order| Command::Reserve { order: *order, items: vec![item(product, 1)] })).await;

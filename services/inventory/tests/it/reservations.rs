@@ -1,6 +1,6 @@
 //! One order at a time: all or nothing, repeats, conflicts, endings.
 
-use crate::world::{World, item, reason};
+use crate::world::{HOUR, World, item, reason};
 use mercato_inventory::domain::{Command, Status};
 use uuid::Uuid;
 
@@ -110,7 +110,7 @@ async fn expiry_ends_what_is_overdue_and_nothing_else() {
     let product = world.product(600).await;
     let orders: Vec<Uuid> = (0..300).map(|_| Uuid::now_v7()).collect();
     world.submit_all(orders.iter().map(|order| Command::Reserve { order: *order, items: vec![item(product, 2)] })).await;
-    let patient = world.sharing(std::time::Duration::from_secs(60));
+    let patient = world.sharing(HOUR);
     assert_eq!(mercato_inventory::jobs::expire(&patient.reservations).await.unwrap(), 300);
     assert_eq!(world.stock(product).await, (600, 600));
     let order = Uuid::now_v7();

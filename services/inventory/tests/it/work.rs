@@ -1,11 +1,12 @@
 //! A cancelled order gives its stock back, even if nobody asks for it.
 
-use crate::world::{World, item};
+use crate::world::{LONG, World, item};
 use mercato_chassis::{error::Fault, work};
 use mercato_inventory::{
     domain::Status,
     workers::{RELEASE, Releases},
 };
+use mercato_testkit::eventually;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -22,13 +23,11 @@ async fn the_durable_step_releases_and_is_done() {
         let enqueue = world.db.uow::<_, Fault, _>(move |tx| Box::pin(work::enqueue(tx, RELEASE, order, Duration::ZERO)));
         enqueue.await.unwrap();
     }
-    let done = async {
-        while !work::overdue(world.db.read(), &[RELEASE], Duration::ZERO, 10).await.unwrap().is_empty() || world.get(unknown).await.is_err()
-        {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), done).await.unwrap();
+    eventually("the steps are done", LONG, || async {
+        let open = work::overdue(world.db.read(), &[RELEASE], Duration::ZERO, 10).await.unwrap();
+        (open.is_empty() && world.get(unknown).await.is_ok()).then_some(())
+    })
+    .await;
     for order in [held, unknown] {
         assert_eq!(world.get(order).await.unwrap().status, Status::Released);
     }

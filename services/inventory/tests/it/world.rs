@@ -14,7 +14,13 @@ use mercato_inventory::{
 };
 use sqlx::{Connection as _, PgConnection};
 use std::{sync::Arc, time::Duration};
+use time::OffsetDateTime;
 use uuid::Uuid;
+
+/// How long to wait for what must come: longer than it takes on any machine.
+pub const LONG: Duration = Duration::from_secs(120);
+/// How long a hold lives that is not to end during a test.
+pub const HOUR: Duration = Duration::from_secs(3600);
 
 type Answer = Result<Reservation, Error>;
 
@@ -41,14 +47,18 @@ pub fn reason(error: &Error) -> String {
 
 impl World {
     pub async fn new() -> Self {
-        Self::with_ttl(Duration::from_secs(60)).await
+        Self::with_ttl(HOUR).await
     }
 
     pub async fn with_ttl(ttl: Duration) -> Self {
         let server = std::env::var("DATABASE_URL").expect("DATABASE_URL names the server for test databases");
         let (base, _) = server.rsplit_once('/').expect("a database url ends in a database");
-        let url = format!("{base}/mercato_test_inventory_{}", Uuid::now_v7().simple());
-        let settings = PgSettings::new("inventory", url.clone());
+        // As `TestDatabase` names them, so that it sweeps away what a test that was killed left behind.
+        let (now, random) = (OffsetDateTime::now_utc().unix_timestamp(), Uuid::now_v7().as_u64_pair().1);
+        let url = format!("{base}/mercato_test_{now}_inventory_{random:016x}");
+        let mut settings = PgSettings::new("inventory", url.clone());
+        // How long a server may take is not what these tests are about.
+        (settings.acquire_timeout, settings.statement_timeout) = (LONG, LONG);
         pg::migrate(&settings, Some(&MIGRATIONS)).await.unwrap();
         let tasks = Tasks::new();
         let db = Db::connect(&settings, &tasks).await.unwrap();
@@ -74,7 +84,7 @@ impl World {
     pub async fn end(&self) {
         assert_eq!(reconcile(&self.db).await.unwrap(), []);
         self.tasks.stop();
-        assert!(self.tasks.drain(Duration::from_secs(5)).await, "a task does not end");
+        assert!(self.tasks.drain(LONG).await, "a task does not end");
         self.db.close().await;
         let (base, name) = self.url.rsplit_once('/').unwrap();
         let mut server = PgConnection::connect(&format!("{base}/postgres")).await.unwrap();

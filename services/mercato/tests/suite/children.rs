@@ -13,12 +13,12 @@ use std::{
 pub type Env = BTreeMap<String, String>;
 
 /// Starts a process. The kernel kills it when the calling *thread* ends, so that must be one that lives as long as the test binary.
-pub fn spawn(log: &Path, program: &Path, arguments: &[&str], env: &Env) -> Result<()> {
+pub fn spawn(log: &Path, program: &Path, arguments: &[&str], env: &Env) -> Result<u32> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program);
     prepare(&mut command, log, arguments, env)?;
-    command.spawn().with_context(|| format!("start {}", program.display()))?;
-    Ok(())
+    let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
+    Ok(child.id())
 }
 
 /// Runs a process to its end; its log is the error when it fails.

@@ -6,7 +6,7 @@ use mercato_contracts::mercato::{
     catalog::v1::{self as catalog, product_service_client::ProductServiceClient},
     customer::v1::{self as customer, auth_service_client::AuthServiceClient, customer_service_client::CustomerServiceClient},
     inventory::v1::{self as inventory, stock_service_client::StockServiceClient},
-    ordering::v1::{self as ordering, order_service_client::OrderServiceClient},
+    ordering::v1::{self as ordering, order_operator_service_client::OrderOperatorServiceClient, order_service_client::OrderServiceClient},
     payment::v1::{self as payment, payment_service_client::PaymentServiceClient},
 };
 use prost::Message;
@@ -73,6 +73,12 @@ impl Door for Grpc {
             "DeleteProduct" => ProductServiceClient.delete_product(catalog::DeleteProductRequest),
             "GetStock" => StockServiceClient.get_stock(inventory::GetStockRequest),
             "SetStock" => StockServiceClient.set_stock(inventory::SetStockRequest),
+            "ListStockChanges" => StockServiceClient.list_stock_changes(inventory::ListStockChangesRequest),
+            "ListCategories" => ProductServiceClient.list_categories(catalog::ListCategoriesRequest),
+            "SetCustomerRoles" => CustomerServiceClient.set_customer_roles(customer::SetCustomerRolesRequest),
+            "ListStuckOrders" => OrderOperatorServiceClient.list_stuck_orders(ordering::ListStuckOrdersRequest),
+            "RetryOrder" => OrderOperatorServiceClient.retry_order(ordering::RetryOrderRequest),
+            "ReceiveWebhook" => PaymentServiceClient.receive_webhook(payment::ReceiveWebhookRequest),
         )
     }
 

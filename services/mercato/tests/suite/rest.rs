@@ -100,7 +100,7 @@ pub fn refused(http: u16, bytes: &[u8]) -> Refused {
 }
 
 /// Puts fields into the braces of a template, and takes them out of the request.
-fn fill(template: &str, fields: &mut Map<String, Value>) -> String {
+pub fn fill(template: &str, fields: &mut Map<String, Value>) -> String {
     let mut path = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -127,7 +127,7 @@ fn escape(text: &str) -> String {
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-fn camel(name: &str) -> String {
+pub fn camel(name: &str) -> String {
     let mut words = name.split('_');
     let first = words.next().unwrap_or_default().to_owned();
     words.fold(first, |out, word| out + &word[..1].to_uppercase() + &word[1..])

@@ -31,11 +31,30 @@ pub struct Shop {
     pub staff: (String, String),
     /// Signs tokens that are good, and bad ones with the good key.
     pub signer: Signer,
+    /// Envoy's administration, `http://host:port`.
+    pub edge_admin: String,
+    /// The databases, by role.
+    pub databases: Vec<(&'static str, String)>,
+    /// Where the processes write their logs.
+    pub logs: PathBuf,
+    /// The processes, by name; they live as long as the test binary.
+    pub processes: Vec<(&'static str, u32)>,
     grpc: Vec<(&'static str, u16)>,
+    admin: Vec<(&'static str, u16)>,
     tools: u16,
 }
 
 impl Shop {
+    /// The metrics of every process of ours, one after the other.
+    pub async fn metrics(&self) -> String {
+        let mut all = String::new();
+        for (_, port) in &self.admin {
+            let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.expect("metrics");
+            all += &answer.text().await.expect("metrics are text");
+        }
+        all
+    }
+
     /// The inner door of a role, `http://host:port`, as its peers use it.
     pub fn inside(&self, role: &str) -> String {
         let (_, port) = self.grpc.iter().find(|(name, _)| *name == role).expect("a role of ours");
@@ -96,49 +115,58 @@ async fn start() -> Result<Shop> {
     let plan = Plan::new(mercato, &database, &kafka, &redis)?;
     finish(&plan.log("migrate"), &plan.mercato, &["migrate"], &plan.common)?;
     finish(&plan.log("seed"), &plan.mercato, &["seed", "--products", &SEEDED.to_string()], &plan.common)?;
-    start_services(&plan, &provider).await?;
+    let mut processes = start_services(&plan, &provider).await?;
     let signer = Signer::publish(&plan.common["CUSTOMER_DATABASE_URL"]).await?;
-    start_edge(&plan, &envoy).await?;
+    processes.push(("envoy", start_edge(&plan, &envoy).await?));
     let shop = Shop {
         edge: format!("http://127.0.0.1:{}", plan.edge),
         peer_secret: plan.common["MERCATO_PEER_SECRET"].clone(),
         staff: (plan.common["STAFF_EMAIL"].clone(), plan.common["STAFF_PASSWORD"].clone()),
         signer,
+        edge_admin: format!("http://127.0.0.1:{}", plan.edge_admin),
+        databases: STORES.iter().map(|role| (*role, plan.common[&format!("{}_DATABASE_URL", role.to_uppercase())].clone())).collect(),
+        logs: plan.logs.clone(),
+        processes,
         grpc: plan.grpc.clone(),
+        admin: plan.admin.clone(),
         tools: plan.tools,
     };
     believed(&shop).await?;
-    eprintln!("the shop started in {:.1} s; logs in {}", began.elapsed().as_secs_f64(), plan.logs.display());
+    let (took, databases) = (began.elapsed().as_secs_f64(), shop.databases.len());
+    eprintln!("the shop started in {took:.1} s on {databases} databases; logs in {}; envoy {}", shop.logs.display(), shop.edge_admin);
+    eprintln!("processes: {:?}", shop.processes);
     Ok(shop)
 }
 
 /// Starts provider and roles, and waits until they are ready.
-async fn start_services(plan: &Plan, provider: &Path) -> Result<()> {
+async fn start_services(plan: &Plan, provider: &Path) -> Result<Vec<(&'static str, u32)>> {
     let data = plan.logs.join("ledger");
     std::fs::create_dir_all(&data)?;
     let address = format!("127.0.0.1:{}", plan.provider);
     let data = data.to_str().context("a path that is text")?;
-    spawn(&plan.log("provider"), provider, &["--addr", &address, "--data", data], &plan.common)?;
+    let mut processes = vec![("provider", spawn(&plan.log("provider"), provider, &["--addr", &address, "--data", data], &plan.common)?)];
     for (name, port) in plan.processes() {
         let role = if name == "mercato" { "all" } else { name };
-        spawn(&plan.log(name), &plan.mercato, &["run", "--role", role], &plan.env(name, port))?;
+        processes.push((name, spawn(&plan.log(name), &plan.mercato, &["run", "--role", role], &plan.env(name, port))?));
     }
     for (name, port) in &plan.admin {
         answers(&format!("http://127.0.0.1:{port}/readyz"), &plan.log(name)).await?;
     }
-    answers(&format!("http://{address}/"), &plan.log("provider")).await
+    answers(&format!("http://{address}/"), &plan.log("provider")).await?;
+    Ok(processes)
 }
 
 /// Renders the edge's configuration, starts Envoy, and waits until it finds the services healthy.
-async fn start_edge(plan: &Plan, envoy: &Path) -> Result<()> {
+async fn start_edge(plan: &Plan, envoy: &Path) -> Result<u32> {
     let folder = plan.logs.join("edge");
     let folder = folder.to_str().context("a path that is text")?;
     finish(&plan.log("edge"), &plan.mercato, &["edge", "--out", folder], &plan.env("edge", plan.tools))?;
     let config = format!("{folder}/envoy.yaml");
     let arguments = ["-c", &config, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"];
-    spawn(&plan.log("envoy"), envoy, &arguments, &Env::new())?;
+    let process = spawn(&plan.log("envoy"), envoy, &arguments, &Env::new())?;
     answers(&format!("http://127.0.0.1:{}/ready", plan.edge_admin), &plan.log("envoy")).await?;
-    answers(&format!("http://127.0.0.1:{}/healthz", plan.edge), &plan.log("envoy")).await
+    answers(&format!("http://127.0.0.1:{}/healthz", plan.edge), &plan.log("envoy")).await?;
+    Ok(process)
 }
 
 /// The URL of another database on the same server.
@@ -166,7 +194,7 @@ impl Plan {
         let mut plan = Self { logs, mercato, common: Env::new(), grpc, admin, tools, edge, edge_admin, http, provider };
         plan.common = plan.settings(&name);
         for (variable, value) in [("DATABASE_URL", database), ("KAFKA_BROKERS", kafka), ("REDIS_URL", redis)] {
-            plan.common.insert(variable.into(), value.into());
+            plan.common.entry(variable.into()).or_insert_with(|| value.into());
         }
         for role in STORES {
             plan.common.insert(format!("{}_DATABASE_URL", role.to_uppercase()), on_server(database, &format!("{name}{role}"))?);
@@ -199,6 +227,7 @@ impl Plan {
         ]
         .map(|(variable, value)| (variable.to_owned(), value))
         .into();
+        env.extend(crate::SETTINGS.iter().map(|(variable, value)| ((*variable).to_owned(), (*value).to_owned())));
         if APART {
             env.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
             env.extend(

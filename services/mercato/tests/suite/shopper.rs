@@ -10,6 +10,7 @@ use mercato_contracts::methods::Idempotency;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
+use tonic::Code;
 
 /// Somebody at a door.
 #[derive(Clone)]
@@ -60,9 +61,15 @@ impl Shopper {
         self.ask_with(name, key.as_deref(), body).await
     }
 
-    /// Asks with this key, or without one.
+    /// Asks with this key, or without one; asks again, as every client is told to, when a neighbour did not answer in time: some have 300 ms,
+    /// which a busy machine exceeds.
     pub async fn ask_with(&self, name: &'static str, key: Option<&str>, body: Value) -> Told {
-        self.door.ask(Ask { method: name, body, token: self.token.clone(), key: key.map(str::to_owned) }).await
+        let ask = Ask { method: name, body, token: self.token.clone(), key: key.map(str::to_owned) };
+        until(&format!("an answer to {name}"), async || match self.door.ask(ask.clone()).await {
+            Err(refused) if matches!(refused.code, Code::Unavailable | Code::DeadlineExceeded) => None,
+            told => Some(told),
+        })
+        .await
     }
 
     /// Places an order.

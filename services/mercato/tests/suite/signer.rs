@@ -13,25 +13,31 @@ const KID: &str = "suite";
 
 /// Signs tokens.
 pub struct Signer {
+    kid: String,
     key: SigningKey,
 }
 
 impl Signer {
     /// Makes a key and publishes it as one that has retired: it never signs for the shop, and stays published for the life of its tokens.
     pub async fn publish(customer_database: &str) -> Result<Self> {
+        Self::publish_as(KID, customer_database).await
+    }
+
+    /// The same under a name of its own.
+    pub async fn publish_as(kid: &str, customer_database: &str) -> Result<Self> {
         let key = SigningKey::from_bytes(&rand::random());
         let mut database = PgConnection::connect(customer_database).await.context("connect to the customer database")?;
         sqlx::query(
             "insert into signing_key (kid, public_key, sealed_key, active_from, retired_at)
              values ($1, $2, $3, now() - interval '2 s', now() - interval '1 s')",
         )
-        .bind(KID)
+        .bind(kid)
         .bind(key.verifying_key().as_bytes().to_vec())
         .bind(Vec::<u8>::new())
         .execute(&mut database)
         .await
         .context("publish a key")?;
-        Ok(Self { key })
+        Ok(Self { kid: kid.to_owned(), key })
     }
 
     /// The claims of a good token for a subject of its own.
@@ -57,15 +63,42 @@ impl Signer {
         self.sign_with(&SigningKey::from_bytes(&rand::random()), claims)
     }
 
+    /// These claims under a header with something more, or something else, signed with the published key.
+    pub fn sign_under(&self, more: &Value, claims: &Value) -> String {
+        self.seal(&self.key, self.header("EdDSA", more), claims)
+    }
+
+    /// The same, signed with a key of the caller's, which the header shows as the one to verify with.
+    pub fn sign_under_own(&self, claims: &Value) -> String {
+        let own = SigningKey::from_bytes(&rand::random());
+        let shown = json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(own.verifying_key().as_bytes()), "kid": self.kid });
+        self.seal(&own, self.header("EdDSA", &json!({ "jwk": shown })), claims)
+    }
+
+    fn header(&self, algorithm: &str, more: &Value) -> Value {
+        let mut header = json!({ "alg": algorithm, "typ": "JWT", "kid": self.kid });
+        header.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        header
+    }
+
+    fn seal(&self, key: &SigningKey, header: Value, claims: &Value) -> String {
+        let text = [header, claims.clone()].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(key.sign(text.as_bytes()).to_bytes()))
+    }
+
+    fn unsigned(&self, algorithm: &str, claims: &Value) -> String {
+        [self.header(algorithm, &json!({})), claims.clone()].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".")
+    }
+
     fn sign_with(&self, key: &SigningKey, claims: &Value) -> String {
-        let text = unsigned("EdDSA", claims);
+        let text = self.unsigned("EdDSA", claims);
         let signature = key.sign(text.as_bytes()).to_bytes();
         format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// The classic confusion: HMAC with the public key, which everybody has, as the secret.
     pub fn sign_as_hmac(&self, claims: &Value) -> String {
-        let text = unsigned("HS256", claims);
+        let text = self.unsigned("HS256", claims);
         let mut mac = Hmac::<Sha256>::new_from_slice(self.key.verifying_key().as_bytes()).expect("hmac takes keys of any length");
         mac.update(text.as_bytes());
         format!("{text}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
@@ -73,13 +106,8 @@ impl Signer {
 
     /// Not signed at all, and saying so.
     pub fn sign_with_nothing(&self, claims: &Value) -> String {
-        format!("{}.", unsigned("none", claims))
+        format!("{}.", self.unsigned("none", claims))
     }
-}
-
-fn unsigned(algorithm: &str, claims: &Value) -> String {
-    let header = json!({ "alg": algorithm, "typ": "JWT", "kid": KID });
-    [header, claims.clone()].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".")
 }
 
 /// A random UUID.

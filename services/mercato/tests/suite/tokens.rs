@@ -12,7 +12,12 @@ use mercato_contracts::mercato::ordering::v1::{ListOrdersRequest, order_service_
 use serde_json::{Value, json};
 use tonic::{Code, Request};
 
-alone!(that_are_good_pass, that_are_not_ours_are_refused_everywhere, are_checked_on_public_methods_too);
+alone!(
+    that_are_good_pass,
+    that_are_not_ours_are_refused_everywhere,
+    with_a_strange_header_or_claim_are_refused_everywhere,
+    are_checked_on_public_methods_too
+);
 
 /// Asks for the caller's orders at a gRPC server.
 async fn at(server: &str, token: Option<&str>) -> Result<(), Refused> {
@@ -85,6 +90,61 @@ async fn that_are_not_ours_are_refused_everywhere() {
         let reason = if token.is_none() { "TOKEN_MISSING" } else { "TOKEN_INVALID" };
         assert_eq!(inside.reason, reason, "{what}: {inside:?}");
     }
+}
+
+/// Headers that tell how to verify, and claims that are missing or of another type. Whoever looks first refuses; nobody lets one in.
+fn strange(shop: &Shop) -> Vec<(String, String)> {
+    let good = shop.signer.claims(&["admin"]);
+    let mut all = vec![("a key of one's own in `jwk`".to_owned(), shop.signer.sign_under_own(&good))];
+    for kid in ["../../../../dev/null", "suite' or '1'='1", "", "http://127.0.0.1:1/keys"] {
+        all.push((format!("kid {kid:?}"), shop.signer.sign_under(&json!({ "kid": kid }), &good)));
+    }
+    for algorithm in ["none", "HS256", "RS256", "ES256", "eddsa", ""] {
+        all.push((format!("alg {algorithm:?}"), shop.signer.sign_under(&json!({ "alg": algorithm }), &good)));
+    }
+    let list = json!(["mercato-api"]);
+    for (name, values) in [
+        ("iss", vec![json!(1), json!(""), json!(["https://mercato.local"])]),
+        ("aud", vec![json!(1), json!(""), json!({ "mercato-api": true })]),
+        ("sub", vec![json!(1), json!(""), json!("admin"), list.clone(), json!("01890000-0000-7000-8000-00000000000")]),
+        ("exp", vec![json!((unix() + 300).to_string()), json!(-1), list.clone(), json!(unix() - 6)]),
+        ("iat", vec![json!(unix().to_string()), list, json!(unix() + 3600)]),
+        ("nbf", vec![json!(unix() + 3600)]),
+        ("roles", vec![json!("admin"), json!({ "admin": true }), json!([1])]),
+    ] {
+        for value in values {
+            let mut claims = good.clone();
+            claims[name] = value.clone();
+            all.push((format!("{name} {value}"), shop.signer.sign(&claims)));
+        }
+        if !["nbf", "roles"].contains(&name) {
+            let mut claims = good.clone();
+            claims.as_object_mut().expect("an object").remove(name);
+            all.push((format!("no {name}"), shop.signer.sign(&claims)));
+        }
+    }
+    all
+}
+
+async fn with_a_strange_header_or_claim_are_refused_everywhere() {
+    let shop = shop();
+    let token = shop.signer.good(&[]);
+    until("ordering knows the key", async || at(&shop.inside("ordering"), Some(&token)).await.ok()).await;
+    for (what, token) in strange(shop) {
+        let outside = over_rest("/api/orders", Some(&token)).await.expect_err(&what);
+        assert!(matches!(outside.http, Some(401 | 403)), "{what}: {outside:?}");
+        let outside = at(&shop.edge, Some(&token)).await.expect_err(&what);
+        assert!(matches!(outside.code, Code::Unauthenticated | Code::PermissionDenied), "{what}: {outside:?}");
+        let inside = at(&shop.inside("ordering"), Some(&token)).await.expect_err(&what);
+        assert_eq!((inside.code, inside.reason.as_str()), (Code::Unauthenticated, "TOKEN_INVALID"), "{what}: {inside:?}");
+    }
+    // clocks may differ by some seconds, and `x5u` and `jku` are not looked at
+    let mut late = shop.signer.claims(&[]);
+    late["iat"] = json!(unix() + 1);
+    at(&shop.inside("ordering"), Some(&shop.signer.sign(&late))).await.expect("within the leeway");
+    let pointing = json!({ "jku": "http://127.0.0.1:1/keys", "x5u": "http://127.0.0.1:1/chain" });
+    let token = shop.signer.sign_under(&pointing, &shop.signer.claims(&[]));
+    at(&shop.inside("ordering"), Some(&token)).await.expect("verified with the published key, whatever it points at");
 }
 
 async fn are_checked_on_public_methods_too() {

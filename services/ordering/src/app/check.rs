@@ -11,6 +11,7 @@ use mercato_chassis::call::Scope;
 use mercato_chassis::error::{Fault, Refusal};
 use mercato_chassis::grpc::client::peer_fault;
 use mercato_chassis::pg::Db;
+use mercato_chassis::plant;
 use mercato_chassis::tasks::Tasks;
 use mercato_chassis::work::{self, Item};
 use mercato_contracts::mercato::inventory::v1::{
@@ -24,6 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
+/// Between two transactions of steps under load.
+const PACE: Duration = Duration::from_millis(40);
 /// The time one transaction of steps may take.
 const BUDGET: Duration = Duration::from_secs(2);
 
@@ -47,6 +50,7 @@ pub async fn release_stock(app: &App, item: &Item) -> Result<(), Fault> {
         .release_reservation(request)
         .await
         .map_err(|status| peer_fault(status, "inventory"))?;
+    plant::crash_point("C-10");
     settle(app, item, Command::StockReleased).await
 }
 
@@ -62,7 +66,7 @@ pub type Entrance = Batcher<Arc<Found>, Result<bool, Fault>>;
 /// Starts the loop.
 pub fn entrance(db: &Db, hub: &Arc<Hub>, tasks: &Tasks) -> Entrance {
     let (db, hub) = (db.clone(), hub.clone());
-    Batcher::spawn(tasks, "order steps", 1024, 128, move |batch| {
+    Batcher::paced(tasks, "order steps", 1024, 256, PACE, move |batch| {
         let (db, hub) = (db.clone(), hub.clone());
         Box::pin(together(batch, move |part| {
             let (db, hub) = (db.clone(), hub.clone());

@@ -5,7 +5,7 @@ pub mod check;
 pub mod place;
 
 use crate::watch::Hub;
-use mercato_chassis::{grpc::client::Peer, pg::Db, work::Wake};
+use mercato_chassis::{grpc::client::Peer, idempotency::Finder, pg::Db, work::Wake};
 use std::sync::Arc;
 
 /// What every use case stands on.
@@ -19,6 +19,8 @@ pub struct App {
     pub inventory: Peer,
     /// What became of payments, when their events are late.
     pub payment: Peer,
+    /// Looks for answers that were given before, many at once.
+    pub keys: Finder,
     /// Writes orders, many at once.
     pub placing: place::Entrance,
     /// Ends steps, many at once.

@@ -31,13 +31,15 @@ use std::time::Duration;
 use tonic::Status;
 use uuid::Uuid;
 
+/// Between two batches under load.
+const PACE: Duration = Duration::from_millis(20);
 /// The time one batch may take.
 const BUDGET: Duration = Duration::from_secs(2);
 
 /// Places an order for `customer`, once for this key. The order's id follows from the key, so that a try that died between the hold and
 /// the order finds its own hold again (docs/adr/0004).
 pub async fn place(app: &App, key: Key, customer: Uuid, request: proto::PlaceOrderRequest) -> Result<Answer<proto::Order>, Error> {
-    if let Some(answered) = idempotency::find::<proto::Order>(&app.db, &key).await? {
+    if let Some(answered) = app.keys.find::<proto::Order>(&key).await? {
         return answered.map_err(|refusal| Fault::Replayed(Box::new(refusal)).into());
     }
     let id = key.derived_uuid("order");
@@ -108,7 +110,7 @@ pub type Entrance = Batcher<Arc<Placing>, Result<bool, Fault>>;
 /// Starts the loop.
 pub fn entrance(db: &Db, tasks: &Tasks) -> Entrance {
     let db = db.clone();
-    Batcher::spawn(tasks, "place orders", 1024, 128, move |batch| {
+    Batcher::paced(tasks, "place orders", 1024, 256, PACE, move |batch| {
         let db = db.clone();
         Box::pin(together(batch, move |part| {
             let db = db.clone();

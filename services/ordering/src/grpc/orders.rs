@@ -11,6 +11,7 @@ use crate::store::{self, After, StoredEvent};
 use mercato_chassis::call::{Call, Caller, Scope};
 use mercato_chassis::error::{Fault, status};
 use mercato_chassis::idempotency;
+use mercato_chassis::plant;
 use mercato_contracts::mercato::ordering::v1::{self as proto, order_service_server::OrderService};
 use mercato_contracts::mercato::r#type::v1::Attribute;
 use time::OffsetDateTime;
@@ -32,6 +33,7 @@ impl OrderService for Orders {
 
     async fn get_order(&self, request: Request<proto::GetOrderRequest>) -> Result<Response<proto::Order>, Status> {
         let scope = Call::of(&request)?.scope().map_err(status)?;
+        let scope = if plant::bug("bug-14") { Scope::All } else { scope };
         let id = uuid(&request.into_inner().order_id).map_err(status)?;
         Ok(Response::new(self.read(id, scope).await.map_err(status)?))
     }

@@ -1,3 +1,3 @@
-//! Ordering's own tests: the rules by property, and the store against a real PostgreSQL.
+//! Ordering's own tests: the rules by property. What needs stores is tried with the whole shop, in `services/mercato`.
 
 mod domain;

@@ -12,6 +12,7 @@ use mercato_chassis::{
     Fault,
     batch::{Batcher, together},
     pg::Db,
+    plant,
     tasks::Tasks,
     work::{self, Item, Verdict},
 };
@@ -20,6 +21,8 @@ use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+/// Between two transactions under load.
+const PACE: Duration = Duration::from_millis(40);
 /// Time for the transactions around a call; generous, because their loss costs a look-up.
 const BUDGET: Duration = Duration::from_secs(4);
 
@@ -34,10 +37,11 @@ pub(super) type Reading = Batcher<Uuid, Result<Seen, Fault>>;
 /// Starts the loop that reads.
 pub(super) fn reading(db: &Db, tasks: &Tasks) -> Reading {
     let db = db.clone();
-    Batcher::spawn(tasks, "payment reads", 1024, 128, move |ids| {
+    Batcher::paced(tasks, "payment reads", 1024, 256, PACE, move |ids: Vec<Uuid>| {
         let db = db.clone();
         Box::pin(async move {
-            match store::by_attempts(db.read(), &ids).await {
+            let attempts = ids.clone();
+            match db.look(|connection| Box::pin(async move { store::by_attempts(connection, &attempts).await })).await {
                 Ok((payments, now)) => {
                     let payments: Vec<Arc<Payment>> = payments.into_iter().map(Arc::new).collect();
                     let of = |id: &Uuid| payments.iter().find(|p| p.attempt(*id).is_some()).map(|p| (p.clone(), now));
@@ -67,7 +71,7 @@ pub(super) type Settling = Batcher<Arc<Settled>, Result<Option<Duration>, Fault>
 /// Starts the loop that stores.
 pub(super) fn settling(db: &Db, tasks: &Tasks) -> Settling {
     let db = db.clone();
-    Batcher::spawn(tasks, "payment steps", 1024, 128, move |batch| {
+    Batcher::paced(tasks, "payment steps", 1024, 256, PACE, move |batch| {
         let db = db.clone();
         Box::pin(together(batch, move |part| {
             let db = db.clone();
@@ -129,7 +133,9 @@ impl Payments {
                 self.store(item, payment.view.order_id, Box::new(change)).await
             }
             Begin::Send => {
+                plant::crash_point("C-08");
                 let reply = self.call(&payment, id).await;
+                plant::crash_point("C-09");
                 let change = move |payment: &mut Payment, now| payment.reply(id, reply.clone(), &policy, now);
                 self.store(item, payment.view.order_id, Box::new(change)).await
             }
@@ -153,7 +159,7 @@ impl Payments {
         let Some(attempt) = payment.attempt(id) else { return Reply::NotSent("the attempt is gone".to_owned()) };
         let ask = Ask {
             reference: payment.reference(),
-            key: attempt.key.clone(),
+            key: if plant::bug("bug-10") { format!("{}:{}", attempt.key, Uuid::now_v7()) } else { attempt.key.clone() },
             amount: attempt.amount,
             currency: payment.view.currency.clone(),
         };

@@ -67,11 +67,14 @@ impl DevProvider {
     /// Calls, judges, and repeats the same request while the provider says that it did nothing.
     async fn call(&self, step: &'static str, request: RequestBuilder, judge: impl Fn(u16, &[u8]) -> Reply) -> Reply {
         let began = Instant::now();
-        let mut attempt = 0;
+        let (mut attempt, mut last) = (0, None);
         loop {
             attempt += 1;
             let Some(again) = request.try_clone() else { return Reply::NotSent("the request cannot be repeated".to_owned()) };
-            let Some(leave) = self.breaker.enter() else { return Reply::NotSent("the provider is failing".to_owned()) };
+            let Some(leave) = self.breaker.enter() else {
+                // What the provider answered just now counts, or a step that always fails is never given up.
+                return last.unwrap_or_else(|| Reply::NotSent("the provider is failing".to_owned()));
+            };
             let one = Instant::now();
             let reply = match send(again, LARGEST).await {
                 Ok((status, body)) => judge(status, &body),
@@ -87,6 +90,7 @@ impl DevProvider {
             match reply {
                 Reply::Transient(_) if attempt < TRIES && began.elapsed() < PATIENCE => {
                     tokio::time::sleep(backoff::delay(attempt, Duration::from_millis(100), Duration::from_secs(1))).await;
+                    last = Some(reply);
                 }
                 reply => return reply,
             }

@@ -8,7 +8,7 @@ mod write;
 
 pub use read::{LedgerRow, by_attempts, ledger_of_keys, ledger_page, lost_attempts, open_cases, view};
 pub use unit::Unit;
-pub use webhook::{Note, take_webhooks};
+pub use webhook::{Note, any_doubt, take_webhooks};
 
 use crate::domain::{Attempt, AttemptState, Payment, Status, Step, Token, View};
 use mercato_chassis::Fault;

@@ -1,9 +1,9 @@
 //! Reading without a lock.
 
 use super::{AttemptRow, PaymentRow, assemble, unreadable};
-use crate::domain::{Payment, Status, View};
+use crate::domain::{Payment, Status, View, reference_of_key};
 use mercato_chassis::{Fault, Scope};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -40,7 +40,7 @@ pub async fn view(pool: &PgPool, order: Uuid, scope: Scope) -> Result<Option<Vie
 }
 
 /// The payments these attempts belong to, and the database's time.
-pub async fn by_attempts(pool: &PgPool, attempts: &[Uuid]) -> Result<(Vec<Payment>, OffsetDateTime), Fault> {
+pub async fn by_attempts(connection: &mut PgConnection, attempts: &[Uuid]) -> Result<(Vec<Payment>, OffsetDateTime), Fault> {
     let rows = sqlx::query_as!(
         PaymentRow,
         r#"select p.id, p.order_id, p.customer_id, p.status, p.amount_minor, p.currency, p.captured_minor, p.refunded_minor, p.method,
@@ -49,7 +49,7 @@ pub async fn by_attempts(pool: &PgPool, attempts: &[Uuid]) -> Result<(Vec<Paymen
            from payment p where p.id in (select a.payment_id from attempt a where a.id = any($1))"#,
         attempts,
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *connection)
     .await?;
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let attempts = sqlx::query_as!(
@@ -59,7 +59,7 @@ pub async fn by_attempts(pool: &PgPool, attempts: &[Uuid]) -> Result<(Vec<Paymen
            from attempt where payment_id = any($1) order by at, epoch"#,
         &ids,
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     let (payments, now) = assemble(rows, attempts)?;
     Ok((payments, now.unwrap_or_else(OffsetDateTime::now_utc)))
@@ -102,21 +102,27 @@ pub struct LedgerRow {
     pub currency: String,
 }
 
-/// What we posted under these provider keys, and which of the keys belong to attempts that are still open.
+/// What we posted under these provider keys, and which of the keys belong to attempts that are still open. A key that names none of our
+/// orders is none of ours.
 pub async fn ledger_of_keys(pool: &PgPool, keys: &[String]) -> Result<(Vec<LedgerRow>, Vec<String>), Fault> {
+    let orders: Vec<Uuid> = keys.iter().filter_map(|key| reference_of_key(key)).collect();
     let rows = sqlx::query_as!(
         LedgerRow,
         r#"select l.tx_id, l.provider_ref as key, a.step, l.amount_minor as amount, l.currency
-           from ledger l join attempt a on a.id = l.tx_id where l.provider_ref = any($1) and l.line = 1"#,
+           from payment p join attempt a on a.payment_id = p.id join ledger l on l.tx_id = a.id and l.line = 1
+           where p.order_id = any($2) and l.provider_ref = any($1)"#,
         keys,
+        &orders,
     )
     .fetch_all(pool)
     .await?;
     let open = sqlx::query_scalar!(
-        "select a.provider_key from attempt a where a.provider_key = any($1) and (
+        "select a.provider_key from payment p join attempt a on a.payment_id = p.id
+         where p.order_id = any($2) and a.provider_key = any($1) and (
              a.state in ('INTENT', 'UNKNOWN', 'STUCK') or a.state = 'ABANDONED' and exists (
                  select from attempt v where v.payment_id = a.payment_id and v.step = 'void' and v.state in ('INTENT', 'UNKNOWN', 'STUCK')))",
         keys,
+        &orders,
     );
     Ok((rows, open.fetch_all(pool).await?))
 }

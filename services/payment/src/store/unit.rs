@@ -8,7 +8,7 @@ use crate::{
     domain::{Effect, Payment},
     events,
 };
-use mercato_chassis::{Fault, outbox, work};
+use mercato_chassis::{Fault, outbox, plant, work};
 use sqlx::PgConnection;
 use std::{collections::BTreeMap, time::Duration};
 use time::OffsetDateTime;
@@ -102,6 +102,7 @@ impl Unit {
                 Effect::Do(step, attempt, after) => self.later.push((step.name(), attempt, after)),
                 Effect::LookUp(attempt, after) => self.later.push((LOOK_UP, attempt, after)),
                 Effect::OpenCase(step, reason) => {
+                    plant::crash_point("C-11");
                     tracing::error!(%order, step = step.name(), reason, "a person has to look");
                     self.cases.push(Case { order, step, open: Some(reason) });
                 }

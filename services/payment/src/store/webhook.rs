@@ -21,6 +21,16 @@ pub struct Note {
     pub order: Option<Uuid>,
 }
 
+/// Whether the payment of any of these orders is in doubt.
+pub async fn any_doubt(connection: &mut PgConnection, orders: &[Uuid]) -> Result<bool, Fault> {
+    let doubt = sqlx::query_scalar!(
+        r#"select exists (select from payment p join attempt a on a.payment_id = p.id
+             where p.order_id = any($1) and a.state in ('UNKNOWN', 'STUCK')) as "doubt!""#,
+        orders,
+    );
+    Ok(doubt.fetch_one(connection).await?)
+}
+
 /// Notes messages and makes the look-ups due that wait for what they are about; for each whether it is new. No payment is locked: an
 /// attempt whose doubt commits meanwhile has its look-up planned by that transaction.
 pub async fn take_webhooks(tx: &mut PgConnection, notes: &[&Note]) -> Result<Vec<bool>, Fault> {

@@ -45,11 +45,7 @@ async fn statements_of_an_approved_order() {
     eventually("all captured", LIMIT, || all("CAPTURED")).await;
     let took = began.elapsed();
     world.at_rest().await;
-    let hooks = || async {
-        let count: i64 = sqlx::query_scalar("select count(*) from webhook_event").fetch_one(pool).await.expect("count");
-        (count == 2 * ORDERS).then_some(())
-    };
-    eventually("all webhooks", LIMIT, hooks).await;
+    eventually("all webhooks", LIMIT, || async { (world.webhooks() >= 2 * ORDERS as u64).then_some(()) }).await;
     let statements = counted(pool).await;
     let (calls, time) = statements.iter().fold((0, 0.0), |(calls, time), s| (calls + s.1, time + s.2));
     let each = ORDERS as f64;

@@ -1,11 +1,11 @@
 //! What the provider does not tell is found out, never guessed.
 
-use crate::world::{LIMIT, World};
+use crate::world::{IMPATIENT, LIMIT, World};
 use mercato_testkit::{Customer, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_after_the_charge_is_charged_once() {
-    let world = World::start().await;
+    let world = World::start_with(&[IMPATIENT]).await;
     let customer = Customer::new();
     let lost = world.place(&customer, "tok_timeout_after_charge").await;
     let garbage = world.place(&customer, "tok_garbage").await;
@@ -32,7 +32,7 @@ async fn an_error_without_effect_is_sent_again_after_the_settle_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ill_provider_never_makes_a_payment_fail_before_its_time() {
-    let world = World::start_with(&[("MERCATO_PAYMENT_DEADLINE_MS", "2500")]).await;
+    let world = World::start_with(&[("MERCATO_PAYMENT_DEADLINE_MS", "10000")]).await;
     let order = world.place(&Customer::new(), "tok_error_500").await;
     let busy = world.place(&Customer::new(), "tok_unavailable-4").await;
     world.until_told(busy, &["payment.initiated", "payment.authorized"]).await;
@@ -46,7 +46,7 @@ async fn an_ill_provider_never_makes_a_payment_fail_before_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_amount_is_never_accepted_and_given_back() {
-    let world = World::start_with(&[("MERCATO_PAYMENT_DEADLINE_MS", "1500")]).await;
+    let world = World::start_with(&[("MERCATO_PAYMENT_DEADLINE_MS", "5000")]).await;
     let order = world.place(&Customer::new(), "tok_wrong_amount").await;
     world.until_told(order, &["payment.initiated", "payment.unknown", "payment.failed"]).await;
     assert_eq!(world.at_provider(order).await, [("authorized".into(), 3000), ("voided".into(), 3000)]);
@@ -56,7 +56,7 @@ async fn a_wrong_amount_is_never_accepted_and_given_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_payments_under_every_behaviour_at_once() {
-    let world = World::start_with(&[("MERCATO_PAYMENT_DEADLINE_MS", "6000"), ("MERCATO_PAYMENT_TRIES", "20")]).await;
+    let world = World::start_with(&[IMPATIENT, ("MERCATO_PAYMENT_DEADLINE_MS", "15000"), ("MERCATO_PAYMENT_TRIES", "20")]).await;
     let customer = Customer::new();
     let tokens = [
         "tok_approve",
@@ -105,8 +105,8 @@ async fn many_payments_under_every_behaviour_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_intent_without_its_work_item_is_found() {
-    let world = World::start_with(&[("MERCATO_PAYMENT_LOOKUP_SCALE_PERCENT", "100")]).await;
-    // The first run's three calls fail; the item then waits for a second, long enough to be lost.
+    let world = World::start_with(&[("MERCATO_PAYMENT_LOOKUP_SCALE_PERCENT", "1000")]).await;
+    // The first run's three calls fail; the item then waits for ten seconds, long enough to be lost.
     let order = world.place(&Customer::new(), "tok_unavailable-3").await;
     let pool = world.pool().await;
     let lose = || async {
@@ -126,7 +126,7 @@ async fn an_intent_without_its_work_item_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_lease_undoes_its_own_result_only() {
     // All calls end at the same time, by their time limit, so that their results are stored together.
-    let world = World::start_with(&[("MERCATO_PROVIDER_TIMEOUT_MS", "2000")]).await;
+    let world = World::start_with(&[("MERCATO_PROVIDER_TIMEOUT_MS", "4000")]).await;
     let customer = Customer::new();
     let mut others = Vec::new();
     for _ in 0..6 {
@@ -135,7 +135,7 @@ async fn a_lost_lease_undoes_its_own_result_only() {
     let robbed = world.place(&customer, "tok_timeout_after_charge").await;
     let pool = world.pool().await;
     let rob = || async {
-        let steal = "update work w set epoch = w.epoch + 1, lease_until = clock_timestamp() + interval '4 s'
+        let steal = "update work w set epoch = w.epoch + 1, lease_until = clock_timestamp() + interval '8 s'
                      from attempt a join payment p on p.id = a.payment_id
                      where w.subject = a.id and p.order_id = $1 and w.kind = 'authorize' and w.lease_until is not null";
         let stolen = sqlx::query(steal).bind(robbed).execute(pool).await.expect("update").rows_affected();

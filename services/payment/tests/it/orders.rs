@@ -1,6 +1,6 @@
 //! Payments follow their orders.
 
-use crate::world::World;
+use crate::world::{IMPATIENT, World};
 use mercato_contracts::mercato::payment::v1::{self as proto, payment::Status};
 use mercato_testkit::{Actor, Customer, Guest};
 use tonic::Code;
@@ -49,7 +49,7 @@ async fn soft_declined_then_approved_with_another_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn soft_declined_until_time_runs_out() {
-    let world = World::start_with(&[("MERCATO_PAYMENT_DEADLINE_MS", "1500")]).await;
+    let world = World::start_with(&[("MERCATO_PAYMENT_DEADLINE_MS", "5000")]).await;
     let order = world.place(&Customer::new(), "tok_soft_decline-1000").await;
     world.until_told(order, &["payment.initiated", "payment.failed"]).await;
     assert_eq!(world.latest(order).expect("payment").failure_reason, "PAYMENT_EXPIRED");
@@ -60,7 +60,7 @@ async fn soft_declined_until_time_runs_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_orders_give_back_what_they_hold_or_took() {
-    let world = World::start().await;
+    let world = World::start_with(&[IMPATIENT]).await;
     let customer = Customer::new();
     let held = world.place(&customer, "tok_approve").await;
     let taken = world.place(&customer, "tok_approve").await;
