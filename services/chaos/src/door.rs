@@ -9,11 +9,11 @@ use mercato_contracts::mercato::{
     r#type::v1::Address,
 };
 use prost::Message as _;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::{
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tonic::{
     Request, Response, Status,
@@ -22,6 +22,8 @@ use tonic::{
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
+/// How long the making of products and customers may wait for the shop.
+const SETUP: Duration = Duration::from_secs(120);
 /// A client gives up on one try after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Every customer's password begins with it; it is looked for afterwards where it must not be.
@@ -72,8 +74,7 @@ impl Customer {
         let body = json!({ "username": name, "email": email, "password": password });
         let http = Client::builder().timeout(Duration::from_secs(20)).build()?;
         let request = http.post(format!("{base}/api/customers")).header("idempotency-key", format!("register-{name}")).json(&body);
-        let answer = request.send().await.context("register")?;
-        let (status, body) = (answer.status(), answer.text().await?);
+        let (status, body) = patiently(request).await.context("register")?;
         ensure!(status.is_success(), "register: {status} {body}");
         let id = serde_json::from_str::<Value>(&body)?["id"].as_str().unwrap_or_default().parse().context("the new account's id")?;
         Self::sign_in(base, &email, &password, id).await
@@ -86,8 +87,7 @@ impl Customer {
     pub async fn renew(&self) -> Result<()> {
         let body = json!({ "email": self.login.0, "password": self.login.1 });
         let request = self.http.post(format!("{}/auth/login", self.base)).timeout(Duration::from_secs(20)).json(&body);
-        let answer = request.send().await.context("sign in")?;
-        let (status, body) = (answer.status(), answer.text().await?);
+        let (status, body) = patiently(request).await.context("sign in")?;
         ensure!(status.is_success(), "sign in: {status} {body}");
         let token = serde_json::from_str::<Value>(&body)?["access_token"].as_str().unwrap_or_default().to_owned();
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
@@ -170,8 +170,7 @@ impl Customer {
     pub async fn manage(&self, method: Method, path: &str, body: Value) -> Result<Value> {
         let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.token());
         let request = request.header("idempotency-key", Uuid::now_v7().to_string()).timeout(Duration::from_secs(20)).json(&body);
-        let answer = request.send().await.with_context(|| path.to_owned())?;
-        let (status, text) = (answer.status(), answer.text().await?);
+        let (status, text) = patiently(request).await.with_context(|| path.to_owned())?;
         ensure!(status.is_success(), "{path}: {status} {text}");
         Ok(serde_json::from_str(&text)?)
     }
@@ -217,6 +216,27 @@ fn message(lines: &[(Uuid, i64)], token: &str) -> PlaceOrderRequest {
         payment_method: "credit_card".into(),
         payment_token: token.to_owned(),
         ..PlaceOrderRequest::default()
+    }
+}
+
+/// Sends the same request until the answer is not "not now", for a busy or slow machine.
+pub(crate) async fn patiently(request: RequestBuilder) -> Result<(StatusCode, String)> {
+    let end = Instant::now() + SETUP;
+    loop {
+        let sent = request.try_clone().context("a request that can be sent again")?.send().await;
+        let passing = match sent {
+            Ok(answer) => {
+                let (status, text) = (answer.status(), answer.text().await);
+                match text {
+                    Ok(text) if !status.is_server_error() && !matches!(status.as_u16(), 408 | 409 | 429) => return Ok((status, text)),
+                    Ok(text) => format!("{status} {text}"),
+                    Err(error) => error.without_url().to_string(),
+                }
+            }
+            Err(error) => error.without_url().to_string(),
+        };
+        ensure!(Instant::now() < end, "not in {SETUP:?}: {passing}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 

@@ -15,6 +15,9 @@ use tokio::sync::watch;
 /// A process must be gone this long after SIGTERM.
 pub const EXIT: Duration = Duration::from_secs(25);
 
+/// Seconds without a fault at the beginning of a run.
+const CALM: f64 = 10.0;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Nemesis {
@@ -126,7 +129,9 @@ impl Rhythm {
 /// When a process cannot be hurt, started, or does not become ready.
 pub async fn attack(world: &World, history: &History, nemesis: Nemesis, seed: u64, time: Duration) -> Result<Vec<Struck>> {
     let (_never, over) = watch::channel(false);
-    schedule(world, history, nemesis, seed, Rhythm::of(time), Instant::now() + time, over).await
+    let calm = Rhythm::of(time).0 * CALM;
+    tokio::time::sleep(Duration::from_secs_f64(calm)).await;
+    schedule(world, history, nemesis, seed, Rhythm::of(time), Instant::now() + time.mul_f64(1.0 - calm / time.as_secs_f64()), over).await
 }
 
 /// Attacks the shop in the rhythm of a run of a minute until `over` says so, at least once.
@@ -141,6 +146,7 @@ pub async fn attack_until(
     over: watch::Receiver<bool>,
 ) -> Result<Vec<Struck>> {
     let ages = Instant::now() + Duration::from_secs(86_400);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     schedule(world, history, nemesis, seed, Rhythm::of(Duration::from_secs(60)), ages, over).await
 }
 
@@ -158,7 +164,6 @@ async fn schedule(
         return Ok(struck);
     }
     let mut rng = StdRng::seed_from_u64(seed ^ 0x006e_656d_6573_6973);
-    pause(rhythm.seconds(&mut rng, 10.0, 10.0), &mut over).await;
     loop {
         let (hurt, heal) = (rhythm.seconds(&mut rng, 2.0, 20.0), rhythm.seconds(&mut rng, 5.0, 15.0));
         // the first fault always happens

@@ -33,7 +33,8 @@ pub async fn finish(log: &Path, program: &Path, arguments: &[&str], env: &Env) -
     let mut command = Command::new(program);
     command.args(arguments);
     prepare(&mut command, log, env)?;
-    let status = command.status().await.with_context(|| format!("start {}", program.display()))?;
+    // a run that is interrupted leaves no script behind that starts something
+    let status = command.kill_on_drop(true).status().await.with_context(|| format!("start {}", program.display()))?;
     ensure!(status.success(), "{} {arguments:?}: {status}\n{}", program.display(), tail(log));
     Ok(())
 }

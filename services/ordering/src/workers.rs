@@ -34,6 +34,11 @@ impl Worker for Steps {
             }
         }
     }
+
+    /// A run holds no connection while it waits for inventory, and ends together with others.
+    fn parallel(&self) -> usize {
+        128
+    }
 }
 
 impl Steps {

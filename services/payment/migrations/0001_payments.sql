@@ -74,7 +74,10 @@ begin
     ) then
         raise exception 'a ledger transaction does not balance' using errcode = 'check_violation', constraint = 'ledger_balanced';
     end if;
-    if exists (select from posted p where not exists (select from attempt a where a.id = p.tx_id and a.payment_id = p.payment_id)) then
+    if exists (
+        select from (select distinct tx_id, payment_id from posted) p
+        where not exists (select from attempt a where a.id = p.tx_id and a.payment_id = p.payment_id)
+    ) then
         raise exception 'a ledger transaction is no attempt of its payment'
             using errcode = 'foreign_key_violation', constraint = 'ledger_attempt';
     end if;

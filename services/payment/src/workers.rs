@@ -19,6 +19,6 @@ impl Worker for Steps {
 
     /// A slow provider must not hold up the payments of others. Results are stored together, so a run holds no connection of its own.
     fn parallel(&self) -> usize {
-        64
+        128
     }
 }

@@ -185,7 +185,10 @@ impl World {
             match append.await {
                 // A busy machine: nothing was written.
                 Err(Fault::Saturated | Fault::Timeout) => None,
-                written => Some(written.expect("the event is written")),
+                written => {
+                    written.expect("the event is written");
+                    Some(())
+                }
             }
         };
         eventually("the event is written", LIMIT, written).await;
