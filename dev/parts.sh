@@ -6,7 +6,14 @@
 . "$(dirname "${BASH_SOURCE[0]}")/shop.sh"
 
 : "${MERCATO_START_SECONDS:=60}" "${MERCATO_DRAIN_SECONDS:=5}"
-: "${MERCATO_BIN:=$root/target/release/mercato}" "${MERCATO_PROVIDER_BIN:=$root/target/release/mercato-provider}"
+profile=release # a benchmark measures what the image holds, which takes minutes more to link
+[ -z "${MERCATO_BENCH:-}" ] || profile=dist
+: "${MERCATO_BIN:=$root/target/$profile/mercato}" "${MERCATO_PROVIDER_BIN:=$root/target/$profile/mercato-provider}"
+build_shop() { # in one go with the benchmarks where they are wanted: asked for apart, both would be compiled twice
+  local packages=(-p mercato -p mercato-provider)
+  [ -z "${MERCATO_BENCH:-}" ] || packages+=(-p mercato-bench)
+  (cd "$root" && SQLX_OFFLINE=true cargo build --profile "$profile" "${packages[@]}" "$@" >&2)
+}
 envoy_bin=${ENVOY:-$tools/envoy-$ENVOY_VERSION/envoy/_bin/envoy}
 
 own() { # PART: its folder, private to the user that runs it

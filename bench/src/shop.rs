@@ -11,15 +11,31 @@ use mercato_contracts::mercato::catalog::v1::{ListProductsRequest, ListProductsR
 use serde::Deserialize;
 use serde_json::json;
 use std::time::{Duration, Instant};
+use tonic::transport::Channel;
 use uuid::Uuid;
 
 /// Password hashing takes a core for a while; more at once would only queue.
 const SIGN_INS: usize = 4;
 const PAGE: i32 = 100;
 
-/// Up to `most` products that can be ordered, as the list offers them.
+/// How long a shop that was just filled may take to tell its catalog what is in stock.
+const FILLING: Duration = Duration::from_secs(60);
+
+/// Up to `most` products that can be ordered, as the list offers them. Waits for a shop that was just filled.
 pub async fn products(url: &str, most: usize) -> anyhow::Result<Vec<Product>> {
     let mut client = ProductServiceClient::new(peer::connect(url).await?);
+    let end = Instant::now() + FILLING;
+    loop {
+        let found = sellable(&mut client, most).await?;
+        if found.len() == most || (Instant::now() > end && !found.is_empty()) {
+            return Ok(found);
+        }
+        anyhow::ensure!(Instant::now() < end, "the shop has nothing to order");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn sellable(client: &mut ProductServiceClient<Channel>, most: usize) -> anyhow::Result<Vec<Product>> {
     let mut found = Vec::new();
     let mut page_token = String::new();
     while found.len() < most {
@@ -32,7 +48,6 @@ pub async fn products(url: &str, most: usize) -> anyhow::Result<Vec<Product>> {
         }
     }
     found.truncate(most);
-    anyhow::ensure!(!found.is_empty(), "the shop has nothing to order");
     Ok(found)
 }
 

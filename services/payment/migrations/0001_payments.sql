@@ -47,6 +47,8 @@ create table attempt (
     constraint attempt_step unique (payment_id, step, epoch)
 ) with (fillfactor = 70);
 create index attempt_open on attempt (due_at) where state in ('INTENT', 'UNKNOWN');
+-- Nearly always empty, so that a webhook about a payment without doubt costs one look into nothing.
+create index attempt_in_doubt on attempt (payment_id) where state in ('UNKNOWN', 'STUCK');
 
 -- Double entry. One attempt posts at most once: its id is the transaction. Lines come in statements that hold whole transactions, and
 -- each statement is checked as a whole by ledger_posted. That check stands for foreign keys as well, which would look each line up twice
