@@ -12,7 +12,7 @@ profile=release # a benchmark measures what the image holds, which takes minutes
 build_shop() { # in one go with the benchmarks where they are wanted: asked for apart, both would be compiled twice
   local packages=(-p mercato -p mercato-provider)
   [ -z "${MERCATO_BENCH:-}" ] || packages+=(-p mercato-bench)
-  (cd "$root" && SQLX_OFFLINE=true cargo build --profile "$profile" "${packages[@]}" "$@" >&2)
+  (cd "$root" && SQLX_OFFLINE=true cargo build --profile "$profile" "${packages[@]}" >&2)
 }
 envoy_bin=${ENVOY:-$tools/envoy-$ENVOY_VERSION/envoy/_bin/envoy}
 
