@@ -5,6 +5,7 @@
 
 mod ids;
 mod json;
+mod relevant;
 mod trace_parent;
 
 pub use trace_parent::TraceParent;
@@ -55,19 +56,17 @@ impl Settings {
 pub fn init(settings: &Settings) -> Result<(), String> {
     METRICS.get_or_init(install_metrics);
     let filter: Targets = settings.log.parse().map_err(|e: tracing_subscriber::filter::ParseError| e.to_string())?;
-    let spans_of_calls =
-        || filter_fn(|meta| meta.is_span() && meta.target().starts_with("mercato") && *meta.level() <= tracing::Level::INFO);
     let export = match &settings.endpoint {
         None => None,
         Some(endpoint) => {
             let provider = exporter(endpoint, &settings.name)?;
-            let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("mercato")).with_filter(spans_of_calls());
+            let spans_only = filter_fn(|meta| meta.is_span());
+            let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("mercato")).with_filter(spans_only);
             Some((provider, layer))
         }
     };
     let (provider, layer) = export.unzip();
-    let subscriber =
-        Registry::default().with(ids::SpanIds.with_filter(spans_of_calls())).with(layer).with(json::JsonLog.with_filter(filter));
+    let subscriber = Registry::default().with(ids::SpanIds).with(layer).with(json::JsonLog).with(relevant::Relevant::new(filter));
     if tracing::subscriber::set_global_default(subscriber).is_ok()
         && let Some(provider) = provider
     {
