@@ -20,7 +20,8 @@ const EXAMPLES: &str = "12";
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance,negative_data_rejection,missing_required_header,ignored_auth";
 
-/// Fails with what it tells.
+/// Fails with what it tells. One worker: in Python 3.11 two threads that parse Python at the same time disturb each other (SystemError: AST
+/// constructor recursion depth mismatch), and Schemathesis does so.
 fn finds_no_fault(token: &str, what: &str) {
     let shop = shop();
     let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dev/python");
@@ -28,7 +29,7 @@ fn finds_no_fault(token: &str, what: &str) {
     let output = Command::new(program("SCHEMATHESIS", None).expect("make test installs it"))
         .args(["run", &format!("{}/openapi.json", shop.edge), "--url", &shop.edge])
         .args(["--header", &format!("Authorization: Bearer {token}"), "--checks", CHECKS])
-        .args(["--seed", SEED, "--max-examples", EXAMPLES, "--workers", "2", "--phases", "examples,coverage,fuzzing"])
+        .args(["--seed", SEED, "--max-examples", EXAMPLES, "--workers", "1", "--phases", "examples,coverage,fuzzing"])
         .args(["--exclude-path-regex", ":watch$", "--request-timeout", "30", "--suppress-health-check", "all", "--no-color"])
         .args(["--generation-database", "none", "--warnings", "off"])
         .env("SCHEMATHESIS_HOOKS", "schemathesis_hooks")
