@@ -43,7 +43,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     println!("Start: from the process's birth to `/readyz` saying so, to 10 ms, the middle of {RESTARTS}.\n");
     starts.print();
     let size = std::fs::metadata(&settings.mercato).with_context(|| format!("no {}", settings.mercato.display()))?.len();
-    println!("The executable with all roles, release build: {} MB.\n", megabytes(size));
+    println!("The executable with all roles: {} MB.\n", megabytes(size));
     Ok(())
 }
 
