@@ -119,16 +119,11 @@ async fn run_batch<I, O>(
 
 /// A fault that lies with no item: the store is away, or too slow, or the commit went unanswered. Trying each half would only make it
 /// worse.
-fn everybodys(fault: &Fault) -> Option<Box<dyn Fn() -> Fault + Send>> {
+fn everybodys(fault: &Fault) -> bool {
     match fault {
-        Fault::CommitUnknown => Some(Box::new(|| Fault::CommitUnknown)),
-        Fault::Saturated => Some(Box::new(|| Fault::Saturated)),
-        Fault::Timeout => Some(Box::new(|| Fault::Timeout)),
-        Fault::Unavailable { peer, detail } if peer != LOST => {
-            let (peer, detail) = (peer.clone(), detail.clone());
-            Some(Box::new(move || Fault::Unavailable { peer: peer.clone(), detail: detail.clone() }))
-        }
-        _ => None,
+        Fault::CommitUnknown | Fault::Saturated | Fault::Timeout => true,
+        Fault::Unavailable { peer, .. } => peer != LOST,
+        _ => false,
     }
 }
 
@@ -153,8 +148,8 @@ pub async fn together<T, O>(
             }
             Err(fault) if part.len() == 1 => outputs.push(Err(fault)),
             Err(fault) => {
-                if let Some(same) = everybodys(&fault) {
-                    outputs.extend(part.iter().map(|_| Err(same())));
+                if everybodys(&fault) {
+                    outputs.extend(part.iter().map(|_| Err(fault.again())));
                     continue;
                 }
                 let right = part[part.len() / 2..].to_vec();

@@ -243,6 +243,24 @@ impl ServiceError for Fault {
     }
 }
 
+impl Fault {
+    /// The same fault for another who waits for the same thing. Errors of the database keep their text only.
+    pub fn again(&self) -> Fault {
+        match self {
+            Self::Conflict(error) => Self::Conflict(sqlx::Error::Protocol(error.to_string())),
+            Self::Saturated => Self::Saturated,
+            Self::Timeout => Self::Timeout,
+            Self::CommitUnknown => Self::CommitUnknown,
+            Self::DeadlineExceeded => Self::DeadlineExceeded,
+            Self::Overloaded => Self::Overloaded,
+            Self::InProgress => Self::InProgress,
+            Self::Unavailable { peer, detail } => Self::Unavailable { peer: peer.clone(), detail: detail.clone() },
+            Self::Db(error) => Self::Db(sqlx::Error::Protocol(error.to_string())),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         let postgres = |detail: &dyn std::fmt::Display| Self::Unavailable { peer: "postgres".into(), detail: detail.to_string() };

@@ -287,10 +287,7 @@ impl Finder {
             Box::pin(async move {
                 match look(&db, &keys).await {
                     Ok(found) => found.into_iter().map(Ok).collect(),
-                    Err(fault) => {
-                        let detail = fault.to_string();
-                        keys.iter().map(|_| Err(Fault::Unavailable { peer: "postgres".into(), detail: detail.clone() })).collect()
-                    }
+                    Err(fault) => keys.iter().map(|_| Err(fault.again())).collect(),
                 }
             })
         }))

@@ -1,6 +1,5 @@
 //! What inventory does; each transaction begins and ends here.
 
-mod fault;
 mod reconcile;
 mod reservations;
 mod seed;

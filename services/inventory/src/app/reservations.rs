@@ -1,7 +1,6 @@
 //! Every change to a hold goes through one batcher: one transaction, one flush to disk for all that wait.
 
 use crate::{
-    app::fault,
     domain::{Book, Command, Refusal, Reservation},
     error::Error,
     store::{batch, holds},
@@ -80,7 +79,7 @@ impl Runner {
                     let second = part.split_off(part.len() / 2);
                     parts.extend([second, part]);
                 }
-                Err(fault) => answers.extend(part.iter().map(|_| Err(Error::Fault(fault::again(&fault))))),
+                Err(fault) => answers.extend(part.iter().map(|_| Err(Error::Fault(fault.again())))),
             }
         }
         answers

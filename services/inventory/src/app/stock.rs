@@ -1,7 +1,6 @@
 //! Reads and counts stock.
 
 use crate::{
-    app::fault,
     convert,
     error::Error,
     events,
@@ -46,7 +45,7 @@ impl StockKeeper {
     /// Availability of a product over all warehouses; zero for one that never had stock.
     pub async fn get(&self, product: Uuid) -> Result<proto::ProductStock, Error> {
         let load = async { stock::levels(self.db.read(), product).await.map(|levels| convert::product_stock(product, levels)) };
-        self.cache.get_with(&product.to_string(), load).await.map_err(|fault| Error::Fault(fault::again(&fault)))
+        self.cache.get_with(&product.to_string(), load).await.map_err(|fault| Error::Fault(fault.again()))
     }
 
     /// Sets the counted level in a warehouse, once for each key.

@@ -4,7 +4,7 @@ use super::{
     door, fresh,
     garbage::call,
     grpc::channel,
-    inputs::{World, still_served},
+    inputs::{World, still_served, varint},
     rest,
     shop::shop,
     shopper::order,
@@ -73,22 +73,12 @@ async fn of_bytes_in_a_body_are_refused_at_the_limit() {
     let channel = channel(&shop().edge);
     for bytes in [BODY + 1, 4 * BODY] {
         let text = vec![b'x'; bytes];
-        let message = [&[0x12_u8][..], &varint(text.len()), &text].concat();
+        let message = [&[0x12_u8][..], &varint(text.len() as u64), &text].concat();
         let refused = call(&channel, door::method("CreateProduct"), Some(token.clone()), message).await.expect_err("too large");
         assert_eq!(refused.code, Code::InvalidArgument, "{bytes} bytes: {refused:?}");
     }
     state::unchanged(&before, &state::at_rest().await);
     still_served(&world).await;
-}
-
-fn varint(mut value: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    out.push(value.to_le_bytes()[0]);
-    out
 }
 
 /// Sends a body a thousand times the limit, or as much of it as is taken, and reads the head of the answer.

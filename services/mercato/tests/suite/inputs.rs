@@ -150,13 +150,10 @@ fn first(message: &DynamicMessage, field: &FieldDescriptor) -> Option<DynamicMes
     }
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
+/// A number as protobuf writes it.
+pub(super) fn varint(value: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    out.push(value.to_le_bytes()[0]);
+    prost::encoding::encode_varint(value, &mut out);
     out
 }
 

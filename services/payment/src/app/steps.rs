@@ -47,10 +47,7 @@ pub(super) fn reading(db: &Db, tasks: &Tasks) -> Reading {
                     let of = |id: &Uuid| payments.iter().find(|p| p.attempt(*id).is_some()).map(|p| (p.clone(), now));
                     ids.iter().map(|id| Ok(of(id))).collect()
                 }
-                Err(fault) => {
-                    let unread = || Fault::Unavailable { peer: "postgres".to_owned(), detail: fault.to_string() };
-                    ids.iter().map(|_| Err(unread())).collect()
-                }
+                Err(fault) => ids.iter().map(|_| Err(fault.again())).collect(),
             }
         })
     })

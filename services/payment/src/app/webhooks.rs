@@ -138,10 +138,7 @@ pub(super) fn entrance(db: &Db, tasks: &Tasks) -> Entrance {
             match db.look(|connection| Box::pin(async move { store::any_doubt(connection, &orders).await })).await {
                 Ok(false) => batch.iter().map(|_| Ok(Taken::Idle)).collect(),
                 Ok(true) => together(batch, move |part| note(db.clone(), part)).await,
-                Err(fault) => {
-                    let detail = fault.to_string();
-                    batch.iter().map(|_| Err(Fault::Unavailable { peer: "postgres".to_owned(), detail: detail.clone() })).collect()
-                }
+                Err(fault) => batch.iter().map(|_| Err(fault.again())).collect(),
             }
         })
     })
