@@ -33,7 +33,7 @@ fn entry(policy: &Policy) -> String {
     });
     format!(
         "    Method {{ path: {:?}, service: {:?}, name: {:?}, caller: Caller::{caller}, or_roles: &{:?}, idempotency: Idempotency::{:?}, \
-         deadline_ms: {}, http: &[{http}], http_success: {}, server_streaming: {}, client_streaming: {} }},\n",
+         deadline_ms: {}, http: &[{http}], http_success: {}, quota: Quota::{:?}, server_streaming: {}, client_streaming: {} }},\n",
         policy::path(method),
         method.parent_service().full_name(),
         method.name(),
@@ -41,6 +41,7 @@ fn entry(policy: &Policy) -> String {
         policy.idempotency,
         policy.deadline_ms,
         policy.http_success,
+        policy.quota,
         method.is_server_streaming(),
         method.is_client_streaming(),
     )

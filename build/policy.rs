@@ -32,6 +32,19 @@ pub enum Idempotency {
     Natural,
 }
 
+/// Whose changes are counted together at the edge.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Quota {
+    /// Those of a subject.
+    Subject,
+    /// Those of an address.
+    Address,
+    /// Those of an address, tightly.
+    SignIn,
+    /// Nobody's.
+    Signed,
+}
+
 /// One REST route of a method.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Binding {
@@ -62,6 +75,8 @@ pub struct Policy {
     pub http: Vec<Binding>,
     /// The HTTP status of a success.
     pub http_success: u16,
+    /// Whose changes it is counted with.
+    pub quota: Quota,
 }
 
 /// The policies of all methods of ours, sorted by service and name.
@@ -114,7 +129,8 @@ pub fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> Result<Policy> 
         status => return Err(format!("{name}: http_success {status} is not 200, 201, 202 or 204")),
     };
     let deadline_ms = deadline_ms(&policy, name)?;
-    Ok(Policy { method: method.clone(), caller, or_roles, idempotency, deadline_ms, http, http_success })
+    let quota = quota(&policy, &caller, idempotency, name)?;
+    Ok(Policy { method: method.clone(), caller, or_roles, idempotency, deadline_ms, http, http_success, quota })
 }
 
 /// An option that is an extension, if it is set.
@@ -152,6 +168,18 @@ fn caller(policy: &DynamicMessage) -> Option<Caller> {
         return Some(Caller::Roles(texts(roles.as_message()?, "any_of")));
     }
     [("public", Caller::Public), ("user", Caller::User), ("peer", Caller::Peer)].into_iter().find(|(field, _)| said(field)).map(|(_, c)| c)
+}
+
+fn quota(policy: &DynamicMessage, caller: &Caller, idempotency: Idempotency, name: &str) -> Result<Quota> {
+    let public = *caller == Caller::Public;
+    match number(policy, "quota") {
+        0 if public => Ok(Quota::Address),
+        0 => Ok(Quota::Subject),
+        _ if !public || idempotency == Idempotency::ReadOnly => Err(format!("{name}: `quota` means something only for public changes")),
+        1 => Ok(Quota::SignIn),
+        2 => Ok(Quota::Signed),
+        other => Err(format!("{name}: unknown quota {other}")),
+    }
 }
 
 fn owner_field(method: &MethodDescriptor, field: &str) -> Result<()> {

@@ -21,6 +21,8 @@ pub struct Method {
     pub http: &'static [HttpBinding],
     /// The HTTP status of a success over REST: 200, 201, 202 or 204.
     pub http_success: u16,
+    /// Whose changes it is counted with at the edge.
+    pub quota: Quota,
     /// Whether the answer is a stream.
     pub server_streaming: bool,
     /// Whether the request is a stream.
@@ -51,6 +53,19 @@ pub enum Idempotency {
     Key,
     /// Nothing more than the first call did, by the nature of the method.
     Natural,
+}
+
+/// Whose changes are counted together at the edge; reads are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quota {
+    /// Those of a subject.
+    Subject,
+    /// Those of an address, where there is no subject.
+    Address,
+    /// Those of an address, tightly: who guesses must be slow.
+    SignIn,
+    /// Nobody's: the sender proves itself by a signature before anything is stored.
+    Signed,
 }
 
 /// A REST route.
