@@ -62,9 +62,11 @@ roles=(catalog inventory ordering payment customer gateway)
 stores=(catalog inventory ordering payment customer)
 
 declare -A default_port=([postgres]=25432 [redis]=26379 [kafka]=29092 [envoy]=8080 [provider]=8090 [mercato]=50051
-  [catalog]=50061 [inventory]=50062 [ordering]=50063 [payment]=50064 [customer]=50065 [gateway]=50066)
+  [catalog]=50061 [inventory]=50062 [ordering]=50063 [payment]=50064 [customer]=50065 [gateway]=50066
+  [prometheus]=9090 [jaeger]=16686)
 declare -A port_variable=([postgres]=MERCATO_PG_PORT [redis]=MERCATO_REDIS_PORT [kafka]=MERCATO_KAFKA_PORT
-  [envoy]=MERCATO_EDGE_PORT [provider]=MERCATO_PROVIDER_PORT [mercato]=MERCATO_GRPC_PORT)
+  [envoy]=MERCATO_EDGE_PORT [provider]=MERCATO_PROVIDER_PORT [mercato]=MERCATO_GRPC_PORT
+  [prometheus]=MERCATO_PROMETHEUS_PORT [jaeger]=MERCATO_JAEGER_PORT)
 
 known() { [ -n "${default_port[${1:-none}]:-}" ]; }
 is_role() { [[ " ${roles[*]} " == *" $1 "* ]]; }
@@ -84,7 +86,7 @@ admin_port() { # mercato or a role: health, readiness and metrics
   local i
   [ "$1" != mercato ] || { echo "${MERCATO_ADMIN_PORT:-9464}" && return; }
   for i in "${!roles[@]}"; do
-    [ "${roles[$i]}" != "$1" ] || echo $((9471 + i))
+    [ "${roles[$i]}" != "$1" ] || echo $((${MERCATO_ADMIN_PORTS:-9471} + i))
   done
 }
 # shellcheck disable=SC2034 # used by the scripts that source this file
@@ -156,5 +158,15 @@ http_status() { # PORT PATH [METHOD]: prints the status code of one request, fai
   ) 2>/dev/null
 }
 now_ms() { date +%s%3N; }
+system_faketime() { find /usr/lib -path '*/faketime/libfaketimeMT.so.1' -print -quit 2>/dev/null; }
+faketime() { # the library that moves the clocks of processes, once it is fetched
+  local system
+  system=${MERCATO_FAKETIME:-$(system_faketime)}
+  echo "${system:-$tools/faketime/libfaketimeMT.so.1}"
+}
+prometheus_program() { # prometheus or promtool: the one named by PROMETHEUS or PROMTOOL, the system's, or the fetched one
+  local named=${1^^}
+  echo "${!named:-$(command -v "$1" || echo "$tools/prometheus/$1")}"
+}
 random_hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
 at_least() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; } # VERSION MINIMUM

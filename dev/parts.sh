@@ -53,7 +53,10 @@ start_postgres() {
       echo \"include 'mercato.conf'\" >>new/postgresql.conf && mv new db" <"$data/postgres.password"
   fi
   "${as[@]}" sh -c "cat >'$data/postgres/db/mercato.conf'" <"$here/postgres/mercato.conf"
-  spawn_part postgres "$pg_bin/postgres" -D "$data/postgres/db" -c listen_addresses=127.0.0.1 -c "port=$(port postgres)" \
+  local moved=() # a fault run moves its clock
+  [ -z "${MERCATO_POSTGRES_CLOCK:-}" ] || moved=(env "LD_PRELOAD=$(faketime)" "FAKETIME_TIMESTAMP_FILE=$MERCATO_POSTGRES_CLOCK"
+    FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_CACHE_DURATION=1 NO_FAKE_STAT=1)
+  spawn_part postgres "${moved[@]}" "$pg_bin/postgres" -D "$data/postgres/db" -c listen_addresses=127.0.0.1 -c "port=$(port postgres)" \
     -c "unix_socket_directories=$sockets"
 }
 ready_postgres() { "$pg_bin/pg_isready" -q -h 127.0.0.1 -p "$(port postgres)"; }

@@ -50,8 +50,8 @@ impl Figures {
         self.0
             .keys()
             .filter_map(|name| {
-                let (metric, labels) = name.split_once("_size_count")?;
-                let (count, sum) = (since(name), since(&format!("{metric}_size_sum{labels}")));
+                let (metric, labels) = name.split_once("_size_items_count")?;
+                let (count, sum) = (since(name), since(&format!("{metric}_size_items_sum{labels}")));
                 (count > 0.0).then(|| (title(metric, labels), (count, sum)))
             })
             .collect()
@@ -68,10 +68,10 @@ impl Figures {
     }
 }
 
-/// `batch_size{batch="orders"}` is known as `batch orders`.
+/// `mercato_batch_size_items{batch="orders"}` is known as `batch orders`.
 fn title(metric: &str, labels: &str) -> String {
     let values = labels.split('"').skip(1).step_by(2);
-    std::iter::once(metric).chain(values).collect::<Vec<_>>().join(" ")
+    std::iter::once(metric.strip_prefix("mercato_").unwrap_or(metric)).chain(values).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -81,8 +81,9 @@ mod tests {
     fn figures(count: u32, sum: u32) -> Figures {
         let mut figures = Figures::default();
         figures.read(&format!(
-            "# TYPE batch_size histogram\nbatch_size_bucket{{batch=\"orders\",le=\"1\"}} 1\nbatch_size_sum{{batch=\"orders\"}} {sum}\n\
-             batch_size_count{{batch=\"orders\"}} {count}\nidle_size_count{{batch=\"x\"}} 5\nidle_size_sum{{batch=\"x\"}} 5\n"
+            "# TYPE mercato_batch_size_items histogram\nmercato_batch_size_items_bucket{{batch=\"orders\",le=\"1\"}} 1\n\
+             mercato_batch_size_items_sum{{batch=\"orders\"}} {sum}\nmercato_batch_size_items_count{{batch=\"orders\"}} {count}\n\
+             idle_size_items_count{{batch=\"x\"}} 5\nidle_size_items_sum{{batch=\"x\"}} 5\n"
         ));
         figures
     }

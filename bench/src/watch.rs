@@ -183,7 +183,7 @@ fn heard(log: &Log, cancelled: &[(Uuid, Instant, Duration)]) -> (Latencies, Late
 async fn forgotten(processes: &Processes) -> anyhow::Result<f64> {
     let began = Instant::now();
     loop {
-        let left = metrics::figures(processes).await?.sum("order_watches");
+        let left = metrics::figures(processes).await?.sum("mercato_ordering_watched_orders");
         if left <= 0.0 || began.elapsed() > PATIENCE {
             return Ok(left);
         }

@@ -5,6 +5,7 @@
 
 pub mod edge;
 pub mod limits;
+pub mod metrics;
 pub mod pages;
 
 use async_trait::async_trait;

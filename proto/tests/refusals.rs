@@ -70,7 +70,10 @@ fn a_method_without_a_whole_policy_does_not_build() {
         (option("public: true, or_roles: [\"admin\"], idempotency: IDEMPOTENCY_KEY"), "`or_roles` means something only beside"),
         (option("public: true, idempotency: IDEMPOTENCY_KEY, http_success: 302"), "http_success 302 is not"),
         (option("user: true, idempotency: IDEMPOTENCY_KEY, quota: QUOTA_SIGNED"), "`quota` means something only for public changes"),
-        (option("public: true, idempotency: IDEMPOTENCY_READ_ONLY, quota: QUOTA_SIGN_IN"), "`quota` means something only for public changes"),
+        (
+            option("public: true, idempotency: IDEMPOTENCY_READ_ONLY, quota: QUOTA_SIGN_IN"),
+            "`quota` means something only for public changes",
+        ),
         (option("public: true, idempotency: IDEMPOTENCY_KEY, deadline: {}"), "the deadline must be at least 1 ms"),
         (
             option("peer: true, idempotency: IDEMPOTENCY_READ_ONLY") + "option (google.api.http) = {get: \"/a\"};",

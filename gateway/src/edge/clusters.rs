@@ -2,6 +2,7 @@
 
 use super::{EdgeSettings, Upstream};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 /// All clusters.
 pub(super) fn all(settings: &EdgeSettings) -> Vec<Value> {
@@ -12,6 +13,11 @@ pub(super) fn all(settings: &EdgeSettings) -> Vec<Value> {
     clusters.push(json!({
         "name": "gateway_http", "type": "STRICT_DNS", "connect_timeout": "0.5s", "load_assignment": endpoint("gateway_http", &settings.gateway_http)
     }));
+    if settings.stats.is_some() {
+        clusters.push(json!({
+            "name": "admin", "type": "STATIC", "connect_timeout": "0.5s", "load_assignment": endpoint("admin", &settings.admin.to_string())
+        }));
+    }
     if let Some(collector) = &settings.otlp {
         clusters.push(json!({
             "name": "otlp", "type": "STRICT_DNS", "connect_timeout": "0.5s",
@@ -101,10 +107,16 @@ fn admission() -> Value {
     ])
 }
 
+/// The listeners for the inside: the one of all roles, and the one of metrics.
+pub(super) fn internal_listeners(settings: &EdgeSettings) -> String {
+    let listeners = [internal_listener(&settings.upstream), settings.stats.map(stats_listener)];
+    listeners.into_iter().flatten().map(|listener| format!("  - {listener}")).collect::<Vec<_>>().join("\n")
+}
+
 /// With the roles apart, one more listener offers them all under one address, for peers' tools and reflection. It adds nothing and takes
 /// nothing away: the services demand the same credentials as ever.
-pub(super) fn internal_listener(upstream: &Upstream) -> String {
-    let Upstream::Apart { roles, internal } = upstream else { return String::new() };
+fn internal_listener(upstream: &Upstream) -> Option<Value> {
+    let Upstream::Apart { roles, internal } = upstream else { return None };
     let to = |prefix: String, cluster: &str| {
         json!({
             "match": { "prefix": prefix },
@@ -114,19 +126,48 @@ pub(super) fn internal_listener(upstream: &Upstream) -> String {
     let mut routes: Vec<Value> =
         roles.iter().filter(|(role, _)| role != "gateway").map(|(role, _)| to(format!("/mercato.{role}."), role)).collect();
     routes.push(to("/".into(), "gateway"));
-    let manager = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "internal",
-        "codec_type": "HTTP2",
-        "stream_idle_timeout": "0s",
-        "route_config": { "virtual_hosts": [ { "name": "internal", "domains": [ "*" ], "routes": routes } ] },
-        "http_filters": [ { "name": "envoy.filters.http.router",
-            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" } } ]
-    });
-    let listener = json!({
-        "name": "internal",
-        "address": { "socket_address": { "address": internal.ip().to_string(), "port_value": internal.port() } },
+    let manager = json!({ "codec_type": "HTTP2", "stream_idle_timeout": "0s" });
+    Some(listener("internal", *internal, manager, &json!(routes)))
+}
+
+/// Two pages of the admin interface, to be read from other hosts: what Prometheus scrapes and whether Envoy is ready. The others would let
+/// anybody stop it.
+fn stats_listener(address: SocketAddr) -> Value {
+    let page = |path: &str| {
+        json!({
+            "match": { "path": path, "headers": [ { "name": ":method", "string_match": { "exact": "GET" } } ] },
+            "route": { "cluster": "admin", "timeout": "5s" }
+        })
+    };
+    listener("stats", address, json!({ "codec_type": "AUTO" }), &json!([page("/ready"), page("/stats/prometheus")]))
+}
+
+fn listener(name: &str, address: SocketAddr, mut manager: Value, routes: &Value) -> Value {
+    manager["@type"] = json!("type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");
+    manager["stat_prefix"] = json!(name);
+    manager["route_config"] = json!({ "virtual_hosts": [ { "name": name, "domains": [ "*" ], "routes": routes } ] });
+    manager["http_filters"] = json!([ { "name": "envoy.filters.http.router",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" } } ]);
+    json!({
+        "name": name,
+        "address": { "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } },
         "filter_chains": [ { "filters": [ { "name": "envoy.filters.network.http_connection_manager", "typed_config": manager } ] } ]
-    });
-    format!("  - {listener}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_hosts_read_two_pages_of_the_admin_interface() {
+        let listener = stats_listener(SocketAddr::from(([0, 0, 0, 0], 9902)));
+        let manager = &listener["filter_chains"][0]["filters"][0]["typed_config"];
+        let hosts = manager["route_config"]["virtual_hosts"].as_array().expect("hosts");
+        let routes = hosts[0]["routes"].as_array().expect("routes");
+        let only = |route: &Value| (route["match"]["path"].clone(), route["match"]["headers"][0]["string_match"]["exact"].clone());
+        let pages: Vec<_> = routes.iter().map(only).collect();
+        assert_eq!(hosts.len(), 1);
+        assert_eq!(pages, [(json!("/ready"), json!("GET")), (json!("/stats/prometheus"), json!("GET"))]);
+    }
 }

@@ -23,6 +23,8 @@ pub struct EdgeSettings {
     pub listen: SocketAddr,
     /// Envoy's own admin interface; never reachable from outside.
     pub admin: SocketAddr,
+    /// Where Envoy's metrics and readiness are shown and nothing else of its admin interface; none shows them nowhere.
+    pub stats: Option<SocketAddr>,
     /// Where the services are: one address for all, or one a role.
     pub upstream: Upstream,
     /// The gateway's HTTP face: keys, OpenAPI, documentation.
@@ -44,7 +46,7 @@ pub struct EdgeSettings {
     /// Collector for traces as `host:port`; none switches tracing off.
     pub otlp: Option<String>,
     /// How many of a hundred requests are traced.
-    pub trace_percent: u32,
+    pub trace_percent: f64,
 }
 
 /// Where the services are.
@@ -122,7 +124,7 @@ pub fn render(settings: &EdgeSettings, descriptor: &Path) -> String {
         ("TRANSCODER", transcoder.to_string()),
         ("CORS_ORIGINS", cors(&settings.cors_origins).to_string()),
         ("ROUTES", lines(routes::all(settings, descriptor), 14)),
-        ("INTERNAL_LISTENER", clusters::internal_listener(&settings.upstream)),
+        ("INTERNAL_LISTENER", clusters::internal_listeners(settings)),
         ("CLUSTERS", lines(clusters::all(settings), 2)),
     ];
     fields.iter().fold(TEMPLATE.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value))

@@ -78,11 +78,20 @@ pub(super) fn tracing(settings: &EdgeSettings) -> String {
     if settings.otlp.is_none() {
         return String::new();
     }
+    let tag = |name: &str, value: &str| json!({ "tag": name, "value": value });
     let block = json!({
+        // a trace is begun by us alone; a client's own wish is not heard
+        "client_sampling": { "value": 0 },
         "random_sampling": { "value": settings.trace_percent },
         "spawn_upstream_span": true,
-        "operation": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)% %ROUTE_NAME%",
+        "operation": "%ROUTE_NAME%",
         "upstream_operation": "%REQ(:PATH)%",
+        // what Envoy would tell of a client that is nobody's business: its address, its program, and what it asked behind the path
+        "custom_tags": [
+            tag("http.url", "%PATH(NQ:ORIG_OR_PATH)%"),
+            { "tag": "user_agent", "literal": { "value": "-" } },
+            { "tag": "peer.address", "literal": { "value": "-" } }
+        ],
         "provider": { "name": "envoy.tracers.opentelemetry", "typed_config": {
             "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
             "service_name": "mercato-edge",

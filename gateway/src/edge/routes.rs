@@ -55,10 +55,19 @@ fn untranscoded() -> Value {
 }
 
 fn page(path: &str) -> Value {
+    // an instance that ends is noticed only by the next who asks it
+    let again = json!({
+        "retry_on": "connect-failure,refused-stream,reset",
+        "num_retries": 2,
+        "retry_back_off": { "base_interval": "0.025s", "max_interval": "0.25s" },
+        "host_selection_retry_max_attempts": 3,
+        "retry_host_predicate": [ { "name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" } } ]
+    });
     json!({
         "name": format!("page {path}"),
         "match": { "path": path },
-        "route": { "cluster": "gateway_http", "timeout": "5s" },
+        "route": { "cluster": "gateway_http", "timeout": "5s", "retry_policy": again },
         "typed_per_filter_config": { "envoy.filters.http.grpc_json_transcoder": untranscoded() }
     })
 }
@@ -131,9 +140,8 @@ fn action(settings: &EdgeSettings, method: &Method) -> Value {
 
 /// Whose bucket a change takes a token from; the classes are those of the rate limit service.
 fn limit(quota: Quota) -> Option<Value> {
-    let by_address = |class: &str| {
-        json!([ { "generic_key": { "descriptor_key": "class", "descriptor_value": class } }, { "remote_address": {} } ])
-    };
+    let by_address =
+        |class: &str| json!([ { "generic_key": { "descriptor_key": "class", "descriptor_value": class } }, { "remote_address": {} } ]);
     match quota {
         Quota::Signed => None,
         Quota::SignIn => Some(by_address("auth")),

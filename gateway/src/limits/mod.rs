@@ -3,6 +3,7 @@
 
 mod bucket;
 
+use crate::metrics;
 use bucket::{Local, Taken};
 use mercato_chassis::config::Source;
 use mercato_chassis::redis::Redis;
@@ -91,8 +92,7 @@ impl Limiter {
             },
             None => self.local.take(&key, rule, hits, Instant::now()),
         };
-        metrics::counter!("rate_limit_total", "class" => class.to_owned(), "verdict" => if taken.granted { "ok" } else { "over" })
-            .increment(1);
+        metrics::LIMITS.one([class, if taken.granted { "ok" } else { "over" }]);
         status(rule, &taken)
     }
 }

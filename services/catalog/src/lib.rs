@@ -41,6 +41,10 @@ impl Role for Catalog {
         Some(&MIGRATIONS)
     }
 
+    fn sequences(&self) -> &'static [(&'static str, &'static str)] {
+        &[("catalog", "select id, version from product where id = any($1)")]
+    }
+
     fn configure(&self, source: &mut Source) -> Box<dyn Prepared> {
         Box::new(Configured(Config::read(source)))
     }

@@ -131,6 +131,18 @@ impl Customer {
         }
     }
 
+    /// Reads what there is at a path, once; what was heard instead of 200 else. A token that ran out is renewed.
+    pub(crate) async fn look(&self, path: &str) -> Result<(), String> {
+        let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(self.token()).send().await;
+        let answer = answer.map_err(|error| error.without_url().to_string())?;
+        let status = answer.status();
+        let body = answer.text().await.map_err(|error| error.without_url().to_string())?;
+        if status == StatusCode::UNAUTHORIZED {
+            self.renew().await.map_err(|error| format!("{error:#}"))?;
+        }
+        if status == StatusCode::OK { Ok(()) } else { Err(format!("{status} {}", body.chars().take(200).collect::<String>())) }
+    }
+
     /// The request for an order over REST.
     pub(crate) fn order_request(&self, key: &str, lines: &[(Uuid, i64)], token: &str) -> RequestBuilder {
         self.change("/api/orders".to_owned(), key, body(lines, token)).bearer_auth(self.token())

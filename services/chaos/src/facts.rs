@@ -15,6 +15,8 @@ pub struct OrderRow {
     pub status: String,
     /// `orders.payment_status`, by its name in the contract.
     pub payment_status: String,
+    /// Why it was cancelled or is stuck, from the snapshot.
+    pub reason: String,
     /// Whether something is still to be done.
     pub open: bool,
     /// Whether stock is still held, as ordering believes.
@@ -51,6 +53,8 @@ pub struct Hold {
     pub status: String,
     /// How many states it had.
     pub version: i64,
+    /// Whether it ran out before its time, by the database's clock.
+    pub early: bool,
 }
 
 /// Units of a product in a warehouse that an order holds or held.
@@ -185,8 +189,6 @@ pub struct Plumbing {
     pub parked: i64,
     /// Events given up.
     pub dead_letters: i64,
-    /// Consumer and event of each event taken.
-    pub inbox: Vec<(String, Uuid)>,
     /// Consumer, topic, aggregate and last applied sequence.
     pub applied: Vec<(String, String, Uuid, i64)>,
     /// Sessions that had been idle in a transaction for more than a second.

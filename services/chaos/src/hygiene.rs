@@ -16,6 +16,9 @@ const CUT_OFF: Duration = Duration::from_secs(6);
 /// What makes the client unable to end its transaction.
 const EXCUSES: [&str; 5] = ["SIGSTOP", "links slow", "connections", "answers of postgres", "kill -9 postgres"];
 
+/// While the server's clock is moved, only our own tells how long it was: from the first sight to the last.
+const MOVED: &str = "clock of postgres";
+
 const IDLE: &str = "select application_name, pid, extract(epoch from clock_timestamp() - state_change)::float8 as seconds,
         left(query, 120) as query, extract(epoch from state_change)::float8 as since
     from pg_stat_activity
@@ -73,11 +76,17 @@ async fn look(db: &mut PgConnection, history: &History, seen: &Mutex<Vec<Sight>>
 
 /// What was seen, each transaction once, with the limit that held for it.
 pub fn judge(seen: Vec<Sight>, struck: &[Struck]) -> Vec<IdleSession> {
-    let mut longest: HashMap<(i32, u64), Sight> = HashMap::new();
+    let mut longest: HashMap<(i32, u64), (Duration, Sight)> = HashMap::new();
     for sight in seen {
-        longest.insert((sight.row.pid, sight.row.since.to_bits()), sight);
+        let key = (sight.row.pid, sight.row.since.to_bits());
+        let first = longest.get(&key).map_or(sight.at, |(first, _)| *first);
+        longest.insert(key, (first, sight));
     }
-    let session = |sight: Sight| {
+    let session = |(first, mut sight): (Duration, Sight)| {
+        let moved = |fault: &Struck| fault.what.contains(MOVED) && fault.began <= sight.at && sight.at <= fault.ready + CUT_OFF;
+        if struck.iter().any(moved) {
+            sight.row.seconds = (sight.at - first).as_secs_f64();
+        }
         let (from, to) = (sight.at.saturating_sub(Duration::from_secs_f64(sight.row.seconds.max(0.0))), sight.at);
         let overlaps = |fault: &&Struck| fault.began <= to && from <= fault.ready + CUT_OFF;
         let excused = struck.iter().filter(overlaps).any(|fault| EXCUSES.iter().any(|excuse| fault.what.contains(excuse)));
@@ -111,6 +120,16 @@ mod tests {
         let told = judge(vec![sight(1.2, 20), sight(1.6, 21)], &[]);
         assert_eq!(told.iter().map(|idle| idle.seconds).collect::<Vec<_>>(), [1.6]);
         assert!(told[0].seconds > told[0].limit);
+    }
+
+    #[test]
+    fn a_clock_that_was_moved_makes_no_session_old() {
+        let moved = [fault("clock of postgres wrong by +30 s", 10, 20)];
+        let told = judge(vec![sight(31.0, 15)], &moved);
+        assert!(told[0].seconds < told[0].limit, "{told:?}");
+        let told = judge(vec![sight(31.0, 15), sight(33.0, 17)], &moved);
+        assert!(told[0].seconds > told[0].limit, "{told:?}");
+        assert!(judge(vec![sight(31.0, 40)], &moved)[0].seconds > 30.0, "long after");
     }
 
     #[test]

@@ -6,9 +6,11 @@
 
 pub mod acceptance;
 pub mod check;
+pub mod clocks;
 pub mod door;
 pub mod every;
 pub mod facts;
+pub mod form;
 pub mod history;
 pub mod hygiene;
 pub mod load;
@@ -20,8 +22,10 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod report;
+pub mod rolling;
 pub mod run;
 pub mod scan;
 pub mod scenarios;
 pub mod settle;
+pub mod upgrade;
 pub mod world;

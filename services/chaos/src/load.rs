@@ -5,7 +5,7 @@ use crate::{
     history::{Ask, History, Reply, Way},
     world::World,
 };
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use futures_util::future::{join_all, try_join_all};
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{
@@ -22,6 +22,8 @@ use uuid::Uuid;
 pub const CUSTOMERS: usize = 8;
 /// How many there are when the shop shall have as much to do as it can.
 pub const CROWD: usize = 40;
+/// Longer than any run.
+const AGES: Duration = Duration::from_secs(86_400);
 const COLD: usize = 20;
 const COLD_STOCK: i64 = 100_000;
 /// A means of payment that is looked for afterwards where it must not be.
@@ -93,16 +95,44 @@ pub struct Demand {
 /// Runs all customers to the end of the demand, their orders spread over its time.
 pub async fn run(shop: &Arc<Shop>, history: &Arc<History>, demand: Demand) {
     let think = demand.time.mul_f64(shop.customers.len() as f64 / demand.orders.max(1) as f64);
-    drive(shop, history, demand, think).await;
+    drive(shop, history, demand, think, Arc::new(AtomicUsize::new(demand.orders))).await;
+}
+
+/// Runs all customers at the rate of the demand until the work is done; the demand's time and number are no limits.
+pub async fn until<T>(shop: &Arc<Shop>, history: &Arc<History>, demand: Demand, work: impl Future<Output = T>) -> T {
+    let think = demand.time.mul_f64(shop.customers.len() as f64 / demand.orders.max(1) as f64);
+    let (left, demand) = (Arc::new(AtomicUsize::new(usize::MAX)), Demand { time: AGES, ..demand });
+    let worked = async {
+        let done = work.await;
+        left.store(0, Ordering::Relaxed);
+        done
+    };
+    tokio::join!(worked, drive(shop, history, demand, think, left.clone())).0
+}
+
+/// Places one order of the first customer, and waits until its payment can be read; tells its id.
+///
+/// # Errors
+/// When it is refused, or not paid in time.
+pub async fn first_order(shop: &Shop, history: &History, patience: Duration) -> Result<Uuid> {
+    let (buyer, ask) = (&shop.customers[0], Ask::Place { lines: vec![(shop.cold[0], 1)], token: "tok_approve".into() });
+    let op = history.invoke(buyer.id, Way::Rest, "the-first", ask.clone(), false);
+    let reply = until_definite(history, op, buyer, Way::Rest, "the-first", &ask, patience).await;
+    let id = reply.as_ref().and_then(Reply::seen).map(|seen| seen.id).with_context(|| format!("the first order was answered {reply:?}"))?;
+    let end = Instant::now() + patience;
+    while let Err(why) = buyer.look(&format!("/api/payments/{id}")).await {
+        ensure!(Instant::now() < end, "the first order has no payment: {why}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(id)
 }
 
 /// Runs all customers without a pause between their orders, until all are placed; the demand's time is a limit.
 pub async fn flood(shop: &Arc<Shop>, history: &Arc<History>, demand: Demand) {
-    drive(shop, history, demand, Duration::ZERO).await;
+    drive(shop, history, demand, Duration::ZERO, Arc::new(AtomicUsize::new(demand.orders))).await;
 }
 
-async fn drive(shop: &Arc<Shop>, history: &Arc<History>, demand: Demand, think: Duration) {
-    let left = Arc::new(AtomicUsize::new(demand.orders));
+async fn drive(shop: &Arc<Shop>, history: &Arc<History>, demand: Demand, think: Duration, left: Arc<AtomicUsize>) {
     let end = Instant::now() + demand.time;
     let clients = (0..shop.customers.len()).map(|n| {
         let client = Client {

@@ -79,7 +79,6 @@ async fn plumbing(db: &mut PgConnection) -> Result<Plumbing> {
         parked,
         dead_letters,
         idle_in_transaction,
-        inbox: rows(db, "select consumer, event_id from inbox").await?,
         applied: rows(db, "select consumer, topic, aggregate, last_seq from inbox_sequence").await?,
     })
 }
@@ -113,6 +112,7 @@ fn order_row((id, customer, status, payment_status, open, stock_held, version, s
         customer,
         status: status.as_str_name().to_owned(),
         payment_status: payment.as_str_name().to_owned(),
+        reason: message.status_reason,
         open,
         stock_held,
         version,
@@ -123,8 +123,9 @@ fn order_row((id, customer, status, payment_status, open, stock_held, version, s
 }
 
 async fn inventory(db: &mut PgConnection, facts: &mut Facts) -> Result<()> {
-    let holds: Vec<(Uuid, String, i64)> = rows(db, "select order_id, status, version from reservation").await?;
-    facts.holds = holds.into_iter().map(|(order, status, version)| Hold { order, status, version }).collect();
+    let holds: Vec<(Uuid, String, i64, bool)> =
+        rows(db, "select order_id, status, version, status = 'EXPIRED' and updated_at < expires_at from reservation").await?;
+    facts.holds = holds.into_iter().map(|(order, status, version, early)| Hold { order, status, version, early }).collect();
     let lines: Vec<(Uuid, Uuid, String, i64)> =
         rows(db, "select order_id, product_id, warehouse_id, quantity from reservation_line").await?;
     facts.hold_lines = lines.into_iter().map(|(order, product, warehouse, units)| HoldLine { order, product, warehouse, units }).collect();

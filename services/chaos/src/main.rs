@@ -7,8 +7,9 @@ use mercato_chaos::{
     nemesis::Nemesis,
     overload,
     report::Figures,
+    rolling,
     run::{self, Options, Outcome},
-    scenarios,
+    scenarios, upgrade,
     world::Form,
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -57,6 +58,10 @@ enum Scenario {
     Provider,
     /// Three times as many orders as the shop can take, for a while.
     Overload,
+    /// Every process is replaced under load, one after the other; two processes a role.
+    Rolling,
+    /// The next release's schema is applied under load, and every process replaced.
+    Upgrade,
     /// Orders as fast as the shop takes them, until all are placed; faults meanwhile.
     Flood,
     /// A flood under every nemesis, one after the other; prints a table.
@@ -110,6 +115,8 @@ async fn chaos(arguments: &Arguments) -> Result<Outcome> {
         Some(Scenario::RedisStall) => scenarios::redis_stall(&options).await,
         Some(Scenario::Provider) => scenarios::provider(&options).await,
         Some(Scenario::Overload) => overload::overload(&options).await,
+        Some(Scenario::Rolling) => rolling::rolling(&options).await,
+        Some(Scenario::Upgrade) => upgrade::upgrade(&options, rolling::Late::Counts).await,
         Some(Scenario::Flood) => {
             let (outcome, figures) = run::flood(&options).await?;
             eprintln!("{}\n{figures}", Figures::HEAD);

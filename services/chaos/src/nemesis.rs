@@ -1,6 +1,7 @@
 //! What goes wrong, when and for how long; all of it decided by the seed.
 
 use crate::{
+    clocks::{self, Skewed, Wrong},
     history::History,
     proxy::Link,
     world::{Target, World},
@@ -49,13 +50,17 @@ pub enum Nemesis {
     SlowLink,
     /// The provider answers with errors, with garbage, late, or not at all.
     ProviderFaults,
+    /// The wall clock of a service process, or of all, is wrong, drifts or jumps.
+    ShiftClock,
+    /// The wall clock of PostgreSQL is wrong, drifts or jumps; it is the one that leases, timers and holds go by.
+    ShiftDatabaseClock,
     /// Two of them at once.
     Mix,
 }
 
 impl Nemesis {
     /// Every kind but none and the mix.
-    pub const SINGLE: [Self; 13] = [
+    pub const SINGLE: [Self; 15] = [
         Self::KillService,
         Self::StopService,
         Self::TermService,
@@ -69,14 +74,21 @@ impl Nemesis {
         Self::HalfOpen,
         Self::SlowLink,
         Self::ProviderFaults,
+        Self::ShiftClock,
+        Self::ShiftDatabaseClock,
     ];
+
+    /// Whether it moves clocks.
+    pub fn moves_clocks(self) -> bool {
+        matches!(self, Self::ShiftClock | Self::ShiftDatabaseClock | Self::Mix)
+    }
 
     /// What it strikes; two faults at once strike different things.
     fn victim(self) -> u8 {
         match self {
             Self::None | Self::Mix => 0,
-            Self::KillService | Self::StopService | Self::TermService => 1,
-            Self::KillPostgres | Self::HalfOpen | Self::SlowLink => 2,
+            Self::KillService | Self::StopService | Self::TermService | Self::ShiftClock => 1,
+            Self::KillPostgres | Self::HalfOpen | Self::SlowLink | Self::ShiftDatabaseClock => 2,
             Self::KillKafka | Self::StopKafka => 3,
             Self::KillRedis | Self::StopRedis => 4,
             Self::KillProvider | Self::ProviderFaults => 5,
@@ -105,6 +117,7 @@ enum Wound {
     Starts(Target),
     Links,
     Behaviour,
+    Clocks(Skewed),
     Healed,
 }
 
@@ -210,7 +223,8 @@ fn choose(nemesis: Nemesis, rng: &mut StdRng) -> Vec<Nemesis> {
 
 async fn strike(world: &World, nemesis: Nemesis, rng: &mut StdRng) -> Result<(String, Wound)> {
     let services = world.services();
-    let service = Target::Service(services[rng.random_range(0..services.len())]);
+    let one = services[rng.random_range(0..services.len())];
+    let service = Target::Service(one);
     Ok(match nemesis {
         Nemesis::None | Nemesis::Mix => (String::new(), Wound::Healed),
         Nemesis::KillService => kill(world, service).await?,
@@ -235,6 +249,15 @@ async fn strike(world: &World, nemesis: Nemesis, rng: &mut StdRng) -> Result<(St
             world.database_link.set(Link::Slow(delay));
             world.provider_link.set(Link::Slow(delay * 5));
             (format!("links slow by {delay:?} and more"), Wound::Links)
+        }
+        Nemesis::ShiftClock => {
+            let (wrong, all) = (Wrong::choose(rng, clocks::AN_HOUR), rng.random_bool(0.3));
+            let whose = if all { services.to_vec() } else { vec![one] };
+            (format!("clock of {} {}", whose.join(", "), wrong.words()), Wound::Clocks(world.skew(whose, wrong)?))
+        }
+        Nemesis::ShiftDatabaseClock => {
+            let wrong = Wrong::choose(rng, clocks::HALF_A_MINUTE);
+            (format!("clock of postgres {}", wrong.words()), Wound::Clocks(world.skew(vec!["postgres"], wrong)?))
         }
         Nemesis::ProviderFaults => {
             let modes = ["error_500", "unavailable", "garbage", "slow", "timeout_after_charge", "duplicate_webhook", "capture_fails"];
@@ -298,6 +321,7 @@ async fn mend(world: &World, wound: Wound) -> Result<()> {
             world.provider_link.set(Link::Good);
         }
         Wound::Behaviour => behave(world, "approve").await?,
+        Wound::Clocks(skewed) => skewed.end()?,
         Wound::Healed => {}
     }
     Ok(())

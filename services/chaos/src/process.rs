@@ -76,13 +76,13 @@ pub struct Ports {
     rest: std::ops::Range<u16>,
 }
 
-const BLOCK: u16 = 50;
+const BLOCK: u16 = 80;
 
 impl Ports {
     /// Takes a block of which every port is free.
     pub fn claim() -> Self {
         loop {
-            let first = 10_000 + rand::random::<u16>() % 280 * BLOCK;
+            let first = 10_000 + rand::random::<u16>() % 175 * BLOCK;
             let Ok(claim) = TcpListener::bind(("127.0.0.1", first)) else { continue };
             let rest = first + 2..first + BLOCK;
             if rest.clone().all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {

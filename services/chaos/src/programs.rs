@@ -14,6 +14,8 @@ pub struct Programs {
     pub envoy: PathBuf,
     /// The script that starts and kills PostgreSQL, Redis and Kafka.
     pub part: PathBuf,
+    /// The library that moves the clocks of the shop's processes; only for runs that move them.
+    pub faketime: Option<PathBuf>,
 }
 
 impl Programs {
@@ -22,17 +24,21 @@ impl Programs {
     /// # Errors
     /// When one is missing or names nothing.
     pub fn from_env() -> Result<Self> {
-        let path = |name: &str| {
-            let path = PathBuf::from(std::env::var_os(name).with_context(|| format!("{name} must be set: run `make chaos`"))?);
-            path.exists().then_some(()).with_context(|| format!("{} is not there ({name})", path.display()))?;
-            Ok::<_, anyhow::Error>(path)
-        };
         Ok(Self {
             mercato: path("MERCATO_BIN")?,
             provider: path("MERCATO_PROVIDER_BIN")?,
             envoy: path("MERCATO_ENVOY_BIN")?,
             part: path("MERCATO_PART")?,
+            faketime: None,
         })
+    }
+
+    /// The same, for a run that moves clocks.
+    ///
+    /// # Errors
+    /// When MERCATO_FAKETIME is missing or names nothing.
+    pub fn with_clocks(self) -> Result<Self> {
+        Ok(Self { faketime: Some(path("MERCATO_FAKETIME")?), ..self })
     }
 
     /// The executables as they are now, so that a build during the run does not change them under a restart.
@@ -46,4 +52,10 @@ impl Programs {
         };
         Ok(Self { mercato: keep(&self.mercato)?, provider: keep(&self.provider)?, ..self })
     }
+}
+
+fn path(name: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(std::env::var_os(name).with_context(|| format!("{name} must be set: run `make chaos`"))?);
+    path.exists().then_some(()).with_context(|| format!("{} is not there ({name})", path.display()))?;
+    Ok(path)
 }

@@ -147,6 +147,10 @@ pub fn text(options: &Options, facts: &Facts, recoveries: &[Recovery], deaths: &
             figures.asked, figures.placed, figures.refused, figures.unknown, figures.resolved,
         ),
         format!("ended as: {}", tally(facts.orders.iter().map(|order| order.status.as_str()))),
+        format!(
+            "cancelled for: {}",
+            tally(facts.orders.iter().filter(|order| order.status == "CANCELLED").map(|order| order.reason.as_str()))
+        ),
         format!("refused as: {}", tally(placed.iter().filter_map(|op| op.outcome()?.reason()))),
         format!(
             "events: {}, {repeats} of them repeats; provider: {}",

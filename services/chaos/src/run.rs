@@ -72,6 +72,7 @@ pub async fn flood(options: &Options) -> Result<(Outcome, Figures)> {
 
 async fn whole(options: &Options, flood: bool) -> Result<(Outcome, Figures)> {
     let programs = Programs::from_env()?;
+    let programs = if options.nemesis.moves_clocks() { programs.with_clocks()? } else { programs };
     eprintln!("seed {}", options.seed);
     let mut world = World::start(programs, &options.state, options.form, &Env::new()).await.context("the shop does not start")?;
     eprintln!("the shop runs at {}; logs in {}", world.edge(), world.logs().display());

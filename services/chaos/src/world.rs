@@ -1,80 +1,31 @@
 //! The shop under attack: parts, provider, executable and edge of its own, on free ports and in a folder of its own.
 
-pub use crate::programs::Programs;
+pub(crate) use crate::form::role_of;
 use crate::{
+    clocks::{self, Skewed, Wrong},
     facts::Leak,
     process::{Env, Ports, answers, finish, signal, spawn},
     proxy::Proxy,
     scan::Canary,
 };
+pub use crate::{
+    form::{Form, ROLES, STORES, Target},
+    programs::Programs,
+};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::HashMap,
-    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
 use tokio::{process::Child, sync::Mutex};
 
-/// The roles of the shop.
-pub const ROLES: [&str; 6] = ["catalog", "inventory", "ordering", "payment", "customer", "gateway"];
-/// The roles with a database.
-pub const STORES: [&str; 5] = ["catalog", "inventory", "ordering", "payment", "customer"];
 /// How long a process may take to come up, on a busy machine of any speed.
 const START: Duration = Duration::from_secs(300);
+/// Processes with a gateway's HTTP face beside another's.
+const SECOND_GATEWAYS: [&str; 2] = ["second", "gateway-2"];
 const WEBHOOK_SECRET: &str = "MERCATO_PROVIDER_WEBHOOK_SECRET";
 const PARTS: [Target; 3] = [Target::Postgres, Target::Redis, Target::Kafka];
-
-/// A process that can be attacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// PostgreSQL, with its backends.
-    Postgres,
-    /// Redis.
-    Redis,
-    /// The broker.
-    Kafka,
-    /// The edge.
-    Envoy,
-    /// The payment provider.
-    Provider,
-    /// All roles in one process (`mercato` and, for twins, `second`), or one role.
-    Service(&'static str),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Postgres => "postgres",
-            Self::Redis => "redis",
-            Self::Kafka => "kafka",
-            Self::Envoy => "envoy",
-            Self::Provider => "provider",
-            Self::Service(name) => name,
-        })
-    }
-}
-
-/// How the roles are divided among processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Form {
-    /// All in one process.
-    Together,
-    /// Each role a process of its own.
-    Apart,
-    /// Two processes with all roles each, on the same databases and topics, behind the same edge.
-    Twins,
-}
-
-impl Form {
-    fn services(self) -> Vec<&'static str> {
-        match self {
-            Self::Together => vec!["mercato"],
-            Self::Apart => ROLES.to_vec(),
-            Self::Twins => vec!["mercato", "second"],
-        }
-    }
-}
 
 /// Where everything listens on loopback.
 #[derive(Debug)]
@@ -99,6 +50,8 @@ pub struct World {
     env: Env,
     services: Vec<&'static str>,
     children: Mutex<HashMap<Target, Child>>,
+    /// Every process whose clock can be moved, also those that ended.
+    moved: std::sync::Mutex<Vec<u32>>,
     /// The link between the roles and PostgreSQL.
     pub database_link: Proxy,
     /// The link between payment and the provider.
@@ -133,6 +86,7 @@ impl World {
             env: Env::new(),
             services,
             children: Mutex::default(),
+            moved: std::sync::Mutex::default(),
             database_link,
             provider_link,
             staff,
@@ -141,17 +95,17 @@ impl World {
             besides: std::sync::Mutex::new(crate::planted::chosen()),
             keep: false,
         };
+        clocks::set(&world.state, "postgres", 0)?;
         for part in PARTS {
-            world.part("start", part).await?;
+            world.launch(part).await?;
         }
         world.env = world.environment(form, more)?;
-        let direct = Env::from([("DATABASE_URL".to_owned(), world.database_url("postgres")?)]);
-        let direct: Env = world.env.clone().into_iter().chain(direct).collect();
-        finish(&world.log("migrate"), &world.programs.mercato, &["migrate"], &direct).await?;
-        finish(&world.log("seed"), &world.programs.mercato, &["seed", "--products", "1"], &direct).await?;
+        world.migrate().await?;
+        finish(&world.log("seed"), &world.programs.mercato, &["seed", "--products", "1"], &world.direct()?).await?;
         world.launch(Target::Provider).await?;
         let services = world.services.clone();
         for name in &services {
+            clocks::set(&world.state, name, 0)?;
             world.launch(Target::Service(name)).await?;
         }
         for name in &services {
@@ -162,6 +116,21 @@ impl World {
         world.ready(Target::Envoy).await?;
         answers(&format!("{}/api/products?pageSize=1", world.edge()), false, START, &world.log("envoy")).await?;
         Ok(world)
+    }
+
+    /// Runs the migrate command of the executable under attack.
+    ///
+    /// # Errors
+    /// When it fails; the end of its log is in the error.
+    pub(crate) async fn migrate(&self) -> Result<()> {
+        finish(&self.log("migrate"), &self.programs.mercato, &["migrate"], &self.direct()?).await
+    }
+
+    /// What a process is told that reaches PostgreSQL past the link.
+    fn direct(&self) -> Result<Env> {
+        let mut env = self.env.clone();
+        env.insert("DATABASE_URL".to_owned(), self.database_url("postgres")?);
+        Ok(env)
     }
 
     /// The edge, `http://host:port`.
@@ -265,14 +234,16 @@ impl World {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-        if form == Form::Twins {
+        if matches!(form, Form::Twins | Form::Pairs) {
             env.insert("MERCATO_LAME_DUCK_MS".into(), "3000".into());
         }
-        if form == Form::Apart {
+        if form.divided() {
             env.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
-            env.extend(
-                ROLES.iter().map(|role| (format!("MERCATO_PEER_{}", role.to_uppercase()), format!("http://{}", local(ports.grpc[role])))),
-            );
+            let urls = |role: &str| {
+                let doors = self.doors_of(role).into_iter().map(|door| format!("http://{door}"));
+                doors.collect::<Vec<_>>().join(",")
+            };
+            env.extend(ROLES.iter().map(|role| (format!("MERCATO_PEER_{}", role.to_uppercase()), urls(role))));
         }
         env.extend(more.clone());
         // settings to try, NAME=value with commas
@@ -284,34 +255,53 @@ impl World {
     fn env_of(&self, service: &str) -> Env {
         let mut env = self.env.clone();
         env.extend(self.besides.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone());
+        env.extend(clocks::environment(&self.programs, &self.state, service));
         env.insert("MERCATO_GRPC_ADDR".into(), format!("127.0.0.1:{}", self.grpc_port(service)));
         if let Some(port) = self.ports.admin.get(service) {
             env.insert("MERCATO_ADMIN_ADDR".into(), format!("127.0.0.1:{port}"));
-            if service == "second" {
+            if SECOND_GATEWAYS.contains(&service) {
                 env.insert("MERCATO_GATEWAY_HTTP_ADDR".into(), format!("127.0.0.1:{}", port + 1));
             }
         }
         env
     }
 
-    /// The edge knows every process that has all roles.
+    /// Where the processes of a role serve gRPC.
+    fn doors_of(&self, role: &str) -> Vec<String> {
+        let mine = self.services.iter().filter(|service| role_of(service) == role);
+        mine.map(|service| format!("127.0.0.1:{}", self.grpc_port(service))).collect()
+    }
+
+    /// The edge knows every process.
     fn env_of_edge(&self) -> Env {
         let mut env = self.env_of("edge");
         if self.services.contains(&"second") {
             let all: Vec<String> = self.services.iter().map(|name| format!("127.0.0.1:{}", self.grpc_port(name))).collect();
             env.insert("MERCATO_GRPC_ADDR".into(), all.join(","));
         }
+        if let Some(port) = SECOND_GATEWAYS.iter().find_map(|name| self.ports.admin.get(name)) {
+            env.insert("MERCATO_GATEWAY_HTTP_ADDR".into(), format!("127.0.0.1:{},127.0.0.1:{}", self.ports.http, port + 1));
+        }
         env
     }
 
+    /// Makes the clocks of service processes, or of `postgres`, wrong, in a run that may move them.
+    ///
+    /// # Errors
+    /// When their files cannot be written.
+    pub fn skew(&self, services: Vec<&'static str>, wrong: Wrong) -> Result<Skewed> {
+        Skewed::begin(&self.state, services, wrong)
+    }
+
     async fn part(&self, verb: &str, part: Target) -> Result<()> {
-        let env = Env::from([
+        let mut env = Env::from([
             ("MERCATO_STATE".to_owned(), self.state.display().to_string()),
             ("MERCATO_START_SECONDS".to_owned(), START.as_secs().to_string()),
             ("MERCATO_PG_PORT".to_owned(), self.ports.postgres.to_string()),
             ("MERCATO_REDIS_PORT".to_owned(), self.ports.redis.to_string()),
             ("MERCATO_KAFKA_PORT".to_owned(), self.ports.kafka.to_string()),
         ]);
+        env.extend(clocks::of_postgres(&self.programs, &self.state));
         finish(&self.log("part"), &self.programs.part, &[verb, &part.to_string()], &env).await
     }
 
@@ -371,7 +361,11 @@ impl World {
         let name = target.to_string();
         let log = self.log(&name);
         let child = match target {
-            Target::Postgres | Target::Redis | Target::Kafka => return self.part("start", target).await,
+            Target::Postgres | Target::Redis | Target::Kafka => {
+                self.part("start", target).await?;
+                self.remember(self.pid(target).await?);
+                return Ok(());
+            }
             Target::Envoy => {
                 let folder = self.state.join("edge").display().to_string();
                 finish(&self.log("edge"), &self.programs.mercato, &["edge", "--out", &folder], &self.env_of_edge()).await?;
@@ -386,14 +380,21 @@ impl World {
                 spawn(&log, &self.programs.provider, &["--addr", &address, "--data", &data], &self.env)?
             }
             Target::Service(service) => {
-                let role = if ROLES.contains(&service) { service } else { "all" };
+                let role = Some(role_of(service)).filter(|role| ROLES.contains(role)).unwrap_or("all");
                 spawn(&log, &self.programs.mercato, &["run", "--role", role], &self.env_of(service))?
             }
         };
+        child.id().into_iter().for_each(|pid| self.remember(pid));
         if self.children.lock().await.insert(target, child).is_some() {
             bail!("{target} was started twice");
         }
         Ok(())
+    }
+
+    fn remember(&self, pid: u32) {
+        if self.programs.faketime.is_some() {
+            self.moved.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(pid);
+        }
     }
 
     /// Waits until a process answers.
@@ -444,6 +445,7 @@ impl Drop for World {
         if !quiet.is_ok_and(|status| status.success()) {
             eprintln!("the parts in {} could not be taken down", self.state.display());
         }
+        self.moved.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).drain(..).for_each(clocks::forget);
     }
 }
 

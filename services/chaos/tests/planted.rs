@@ -35,7 +35,7 @@ struct Bug {
 const BUGS: &[Bug] = &[
     Bug { id: "bug-01", at_once: false, invariant: "I-14", act: |scene| Box::pin(commits_overtake(scene)) },
     Bug { id: "bug-03", at_once: false, invariant: "I-16", act: |scene| Box::pin(all_events_come_again(scene)) },
-    Bug { id: "bug-04", at_once: false, invariant: "I-17", act: |scene| Box::pin(consumer_dies(scene)) },
+    Bug { id: "bug-04", at_once: false, invariant: "I-16", act: |scene| Box::pin(consumer_dies(scene)) },
     Bug { id: "bug-05", at_once: true, invariant: "I-20", act: |scene| Box::pin(clients_hang_up(scene)) },
     Bug { id: "bug-07", at_once: false, invariant: "I-12", act: |scene| Box::pin(payment_in_doubt(scene)) },
     Bug { id: "bug-09", at_once: true, invariant: "I-5", act: |scene| Box::pin(four_want_two(scene)) },

@@ -44,16 +44,8 @@ create table outbox_dead (
     died_at     timestamptz not null default clock_timestamp()
 );
 
--- Which events a consumer has taken, in the same transaction as their effect.
-create table inbox (
-    consumer text        not null,
-    event_id uuid        not null,
-    taken_at timestamptz not null default clock_timestamp(),
-    primary key (consumer, event_id)
-) with (autovacuum_vacuum_insert_scale_factor = 0.1);
-create index inbox_taken_at on inbox using brin (taken_at);
-
--- The last event of each aggregate a consumer has applied. Never cleaned: it is what makes a full re-read harmless.
+-- The last event of each aggregate a consumer has applied, written in the transaction of its effect. It tells what was taken: a repetition
+-- has a number that is not above it. Never cleaned: it is what makes a full re-read harmless.
 create table inbox_sequence (
     consumer  text   not null,
     topic     text   not null,
@@ -129,6 +121,7 @@ create table work (
     requested   bigint      not null default 1,
     first_at    timestamptz not null default clock_timestamp(),
     last_error  text,
+    traceparent text,
     primary key (kind, subject)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 create index work_due on work (kind, coalesce(lease_until, due_at));

@@ -1,6 +1,6 @@
 //! The admin HTTP server: metrics and probes. Never routed by the edge.
 
-use crate::telemetry;
+use crate::metrics;
 use axum::{Router, http::StatusCode, routing::get};
 use std::sync::{
     Arc,
@@ -27,6 +27,6 @@ impl Ready {
 pub fn router(ready: Ready) -> Router {
     let readyz =
         move || async move { if ready.is() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } };
-    let metrics = || async { ([("content-type", "text/plain; version=0.0.4")], telemetry::render_metrics()) };
-    Router::new().route("/metrics", get(metrics)).route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readyz))
+    let scrape = || async { ([("content-type", "text/plain; version=0.0.4")], metrics::render()) };
+    Router::new().route("/metrics", get(scrape)).route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readyz))
 }

@@ -9,9 +9,12 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use crate::error::Fault;
+use crate::metrics;
 use crate::tasks::Tasks;
+use crate::telemetry;
 use crate::work::LOST;
 
 /// A paced batcher under load works one part of its time in so many.
@@ -20,6 +23,8 @@ const SHARE: u32 = 5;
 struct Waiting<I, O> {
     item: I,
     answer: oneshot::Sender<O>,
+    /// Who waits, when spans are exported.
+    span: Span,
 }
 
 /// The entrance to one batching loop. Clones feed the same loop.
@@ -70,7 +75,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                 if got == 0 {
                     return;
                 }
-                metrics::histogram!("batch_size", "batch" => name).record(got as f64);
+                metrics::BATCH_SIZE.record([name], got as f64);
                 let began = Instant::now();
                 run_batch(name, &run, taken.drain(..)).await;
                 let next = began + pace.min(began.elapsed() * SHARE);
@@ -86,8 +91,9 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
     /// [`Fault::CommitUnknown`] when the batch broke off, because it may have committed.
     pub async fn submit(&self, item: I) -> Result<O, Fault> {
         let (answer, output) = oneshot::channel();
-        self.queue.try_send(Waiting { item, answer }).map_err(|_| {
-            metrics::counter!("batch_shed_total", "batch" => self.name).increment(1);
+        let span = if telemetry::exporting() { Span::current() } else { Span::none() };
+        self.queue.try_send(Waiting { item, answer, span }).map_err(|_| {
+            metrics::BATCH_SHED.one([self.name]);
             Fault::Overloaded
         })?;
         output.await.map_err(|_| Fault::CommitUnknown)
@@ -99,9 +105,14 @@ async fn run_batch<I, O>(
     run: &(impl Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + Send + Sync),
     taken: impl Iterator<Item = Waiting<I, O>>,
 ) {
-    let (items, answers): (Vec<I>, Vec<oneshot::Sender<O>>) = taken.map(|w| (w.item, w.answer)).unzip();
-    let count = items.len();
-    match AssertUnwindSafe(async { run(items).await }).catch_unwind().await {
+    let (mut items, mut answers, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+    for waiting in taken {
+        items.push(waiting.item);
+        answers.push(waiting.answer);
+        spans.push(waiting.span);
+    }
+    let (count, span) = (items.len(), telemetry::together(name, &spans));
+    match AssertUnwindSafe(async { run(items).await }).catch_unwind().instrument(span).await {
         Ok(outputs) => {
             if outputs.len() != count {
                 tracing::error!(batch = name, items = count, outputs = outputs.len(), "a batch must give one output for each item");

@@ -4,11 +4,13 @@
 //! background work, SERVING. On a signal: NOT_SERVING, no new calls, calls end, background work ends, stores and traces close, within a
 //! limit that holds whatever a client does.
 
+mod archive;
 mod migrate;
 mod running;
 mod serve;
 mod settings;
 
+pub use archive::{Disagreement, Told, compare_events, empty_topics, place_in_events, restore_events, save_events};
 pub use migrate::{migrate, migrate_with, open};
 pub use running::Running;
 
@@ -16,13 +18,12 @@ use crate::{
     config::{self, Env, Source},
     error::Fault,
     grpc::client::Peers,
-    page_token::PageTokens,
     pg::{self, Db, PgSettings},
     redis::Redis,
     role::{Context, Mounted, Platform, Prepared, Role},
     tasks::Tasks,
     telemetry,
-    token::{self, KeySource, PeerCredentials, Verifier},
+    token::{self, KeySource, Verifier},
     work::Wake,
 };
 use settings::Settings;
@@ -194,7 +195,7 @@ async fn assemble(
 ) -> Result<Running, StartError> {
     let (inside, connections) = mpsc::channel(64);
     let local: BTreeSet<&'static str> = prepared.iter().map(|(role, _)| role.name()).collect();
-    let credentials = PeerCredentials::new(settings.peer_secret.clone());
+    let credentials = settings.credentials();
     let peers = Peers::new(inside, local, source.env(), credentials.clone());
     let redis = settings.redis.as_deref().map(Redis::new).transpose()?;
     let mut started = Vec::new();
@@ -207,7 +208,7 @@ async fn assemble(
             redis: redis.clone(),
             peers: peers.seen_from(role.name()),
             tasks: tasks.clone(),
-            page_tokens: PageTokens::new(&settings.page_secret()),
+            page_tokens: settings.page_tokens(),
             topic_prefix: settings.stores.kafka.prefix.clone(),
         };
         let mounted = prepared.start(ctx).await.map_err(|e| StartError::Failed(format!("role {}: {}", role.name(), explain(&e))))?;

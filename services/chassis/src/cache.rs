@@ -99,7 +99,7 @@ impl<V> Inner<V> {
     }
 
     fn count(&self, from: &'static str) {
-        metrics::counter!("cache_reads_total", "cache" => self.name, "from" => from).increment(1);
+        crate::metrics::CACHE_READS.one([self.name, from]);
     }
 
     async fn fill<E>(&self, key: &str, load: impl Future<Output = Result<V, E>>) -> Result<V, E> {

@@ -162,7 +162,21 @@ impl Source {
 
     /// A secret that may be absent.
     pub fn optional_secret(&mut self, name: &str, doc: &str) -> Option<SecretString> {
-        let value = match (self.get(name), self.get(&format!("{name}_FILE"))) {
+        let value = self.value_or_file(name);
+        self.note(name, if value.is_some() { "***" } else { "" }, format_args!("{doc} (or {name}_FILE)"), value.is_some());
+        value.map(SecretString::from)
+    }
+
+    /// A connection URL that may be absent: the value of the variable, or the first line of the file that `<name>_FILE` names. Its password
+    /// is masked.
+    pub fn optional_url(&mut self, name: &str, doc: &str) -> Option<String> {
+        let value = self.value_or_file(name);
+        self.note(name, value.as_deref().map(mask_url).unwrap_or_default(), format_args!("{doc} (or {name}_FILE)"), value.is_some());
+        value
+    }
+
+    fn value_or_file(&mut self, name: &str) -> Option<String> {
+        match (self.get(name), self.get(&format!("{name}_FILE"))) {
             (Some(value), _) => Some(value),
             (None, Some(path)) => match std::fs::read_to_string(&path) {
                 Ok(text) => text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()),
@@ -172,9 +186,7 @@ impl Source {
                 }
             },
             (None, None) => None,
-        };
-        self.note(name, if value.is_some() { "***" } else { "" }, format_args!("{doc} (or {name}_FILE)"), value.is_some());
-        value.map(SecretString::from)
+        }
     }
 
     /// A connection URL with a password inside; masked like a secret.
@@ -231,6 +243,10 @@ mod tests {
         assert_eq!(s.secret("A", "a").expose_secret(), "hunter2");
         assert_eq!(s.secret("B", "b").expose_secret(), "from a file");
         s.required("U", "u");
+        std::fs::write(&path, "postgres://me:hunter2@db/shop\n").unwrap();
+        let mut from_file = source(&[("V_FILE", path.to_str().unwrap())]);
+        assert_eq!(from_file.optional_url("V", "v").as_deref(), Some("postgres://me:hunter2@db/shop"));
+        assert!(from_file.settings().any(|x| x.value == "postgres://me:***@db/shop"), "{:?}", from_file.settings().collect::<Vec<_>>());
         assert!(s.settings().all(|x| !x.value.contains("hunter2")), "{:?}", s.settings().collect::<Vec<_>>());
         assert!(s.errors().is_empty());
         std::fs::remove_file(path).unwrap();

@@ -4,5 +4,6 @@ pub mod body;
 pub mod breaker;
 pub mod client;
 pub mod layers;
+mod places;
 pub mod server;
 pub mod timeout;

@@ -1,4 +1,5 @@
-//! The inbox: events are applied once, in order for each aggregate, in the transaction that remembers them.
+//! The inbox: events are applied once, in order for each aggregate, in the transaction that notes how far the aggregate has come. That number
+//! alone tells a repetition; no row is kept for each event.
 //!
 //! An event that cannot be applied is parked with all later events of its aggregate, tried again with growing pauses, and after twelve
 //! attempts given up: a row in `dead_letter`, a copy in `<topic>.dlq`, and its aggregate waits for a person. Other aggregates go on.
@@ -11,7 +12,6 @@ mod redrive;
 mod run;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,8 +21,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::error::Fault;
-use crate::jobs::Job;
-use crate::pg::Db;
+use crate::telemetry;
 
 pub use broadcast::spawn as spawn_broadcasts;
 pub use run::spawn;
@@ -46,18 +45,35 @@ pub struct Received {
     pub payload: Bytes,
     /// The trace of its cause.
     pub traceparent: Option<String>,
+    /// What is traced of its processing, when spans are exported.
+    pub(crate) span: Option<tracing::Span>,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
 }
 
 impl Received {
-    /// A span that continues the event's trace.
-    pub(crate) fn span(&self) -> tracing::Span {
-        let span = tracing::info_span!("consume", kind = self.kind, aggregate = %self.aggregate, sequence = self.sequence);
-        if let Some(traceparent) = &self.traceparent {
-            crate::telemetry::set_parent(&span, traceparent);
+    /// A span that continues the event's trace; what follows from the event belongs into it.
+    pub fn span(&self) -> tracing::Span {
+        self.span.clone().unwrap_or_else(|| {
+            let traceparent = self.traceparent.as_deref();
+            tracing::info_span!("consume", traceparent, kind = self.kind, aggregate = %self.aggregate, sequence = self.sequence)
+        })
+    }
+
+    /// Begins the span of the event's processing by a consumer, when spans are exported: below the one that sent it, and linked to it.
+    pub(crate) fn traced(mut self, consumer: &'static str) -> Received {
+        if telemetry::exporting() {
+            let (sent, name) = (self.traceparent.as_deref(), format!("process {}", self.topic));
+            let span = tracing::info_span!("consume", traceparent = sent, role = role_of(consumer), otel.name = name, otel.kind = "consumer",
+                messaging.system = "kafka", messaging.operation.name = "process", messaging.operation.type = "process",
+                messaging.destination.name = self.topic, messaging.destination.partition.id = %self.partition,
+                messaging.kafka.offset = self.offset, messaging.consumer.group.name = %format_args!("mercato.{consumer}"),
+                messaging.message.id = %self.event_id, mercato.event = self.kind, mercato.aggregate = %self.aggregate,
+                mercato.sequence = self.sequence, otel.status_code = tracing::field::Empty);
+            sent.into_iter().for_each(|sent| telemetry::link(&span, sent));
+            self.span = Some(span);
         }
-        span
+        self
     }
 
     /// Runs something in the event's trace, such as making the events that follow from it.
@@ -69,6 +85,11 @@ impl Received {
     pub fn decode<M: prost::Message + Default>(&self) -> Result<M, Fault> {
         M::decode(self.payload.clone()).map_err(|error| Fault::Internal(format!("event {} of kind {}: {error}", self.event_id, self.kind)))
     }
+}
+
+/// The role of a consumer, `ordering` of `ordering.payments`.
+fn role_of(consumer: &str) -> &str {
+    consumer.split_once('.').map_or(consumer, |(role, _)| role)
 }
 
 /// What a consumer does with an event.
@@ -105,7 +126,7 @@ pub trait Handler: Send + Sync + 'static {
 /// One consumer group.
 #[derive(Clone)]
 pub struct Consumer {
-    /// Such as `ordering.payments`; the group is `mercato.<name>`. Never change it: the inbox remembers by it.
+    /// Such as `ordering.payments`; the group is `mercato.<name>`. Never change it: what was applied is noted under it.
     pub name: &'static str,
     /// Without prefix.
     pub topics: &'static [&'static str],
@@ -160,23 +181,4 @@ pub async fn redrive(tx: &mut PgConnection, case: Uuid) -> Result<bool, Fault> {
                   update parked p set state = 'WAITING', attempts = 0, next_at = clock_timestamp() from closed c
                   where p.consumer = c.consumer and p.topic = c.topic and p.aggregate = c.aggregate and p.event_id = c.event_id";
     Ok(sqlx::query(update).bind(case).execute(tx).await?.rows_affected() > 0)
-}
-
-/// Forgets the ids of events taken more than 14 days ago, ten thousand a run. A later repetition is known by its sequence.
-pub fn cleanup(db: &Db) -> Job {
-    let db = db.clone();
-    Job::new("inbox-cleanup", Duration::from_secs(60), move || {
-        let db = db.clone();
-        async move {
-            let delete = "delete from inbox where ctid = any(array(
-                              select ctid from inbox where taken_at < clock_timestamp() - interval '14 days' limit 10000))";
-            db.uow_within(Duration::from_secs(5), move |tx| {
-                Box::pin(async move {
-                    sqlx::query(delete).execute(tx).await?;
-                    Ok::<_, Fault>(())
-                })
-            })
-            .await
-        }
-    })
 }

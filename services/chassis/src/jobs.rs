@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
 use tracing::Instrument as _;
 
 use crate::error::Fault;
+use crate::metrics;
 use crate::tasks::Tasks;
 
 /// What a job runs at each tick.
@@ -41,15 +43,18 @@ pub fn spawn(tasks: &Tasks, jobs: Vec<Job>) {
         tasks.spawn(job.name, async move {
             let mut wait = job.every.mul_f64(rand::random_range(0.0..1.0));
             while all.pause(wait).await {
-                let span = tracing::info_span!("job", job = job.name);
+                let span = tracing::info_span!("job", otel.name = %format_args!("job {}", job.name), job = job.name);
                 let outcome = match (job.run)().instrument(span).await {
-                    Ok(()) => "ok",
+                    Ok(()) => {
+                        metrics::JOB_LAST.set([job.name], OffsetDateTime::now_utc().unix_timestamp() as f64);
+                        "ok"
+                    }
                     Err(error) => {
                         tracing::warn!(job = job.name, %error, "job failed");
                         "error"
                     }
                 };
-                metrics::counter!("job_runs_total", "job" => job.name, "outcome" => outcome).increment(1);
+                metrics::JOB_RUNS.one([job.name, outcome]);
                 wait = job.every.mul_f64(rand::random_range(0.9..1.1));
             }
         });

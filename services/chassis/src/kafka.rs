@@ -1,6 +1,8 @@
 //! Kafka: settings, clients configured so that nothing is lost or reordered, and topics.
 
-use std::sync::Arc;
+pub mod archive;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -8,7 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::FutureProducer;
+use rdkafka::producer::{BaseProducer, DeliveryResult, ProducerContext};
 
 use crate::error::Fault;
 
@@ -62,7 +64,7 @@ impl KafkaSettings {
     }
 
     /// An idempotent producer; see the module of the outbox for how it must be used.
-    pub(crate) fn producer(&self, role: &str) -> Result<FutureProducer<Logged>, Fault> {
+    pub(crate) fn producer(&self, role: &str) -> Result<BaseProducer<Reports>, Fault> {
         self.base(&format!("mercato-{role}"))
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -71,7 +73,7 @@ impl KafkaSettings {
             .set("compression.type", "lz4")
             .set("message.max.bytes", "1000000")
             .set("delivery.timeout.ms", "30000")
-            .create_with_context(Logged)
+            .create_with_context(Reports::default())
             .map_err(unavailable)
     }
 
@@ -102,7 +104,11 @@ pub async fn ensure_topics(settings: &KafkaSettings, topics: &[&str]) -> Result<
     let names: Vec<String> = topics.iter().flat_map(|t| [settings.full(t), format!("{}{DEAD_LETTERS}", settings.full(t))]).collect();
     let wanted: Vec<NewTopic> = names
         .iter()
-        .map(|n| NewTopic::new(n, settings.partitions, TopicReplication::Fixed(settings.replicas)).set("retention.ms", "-1"))
+        .map(|n| {
+            let topic = NewTopic::new(n, settings.partitions, TopicReplication::Fixed(settings.replicas)).set("retention.ms", "-1");
+            // the broker refuses records from a clock that is an hour ahead of its own, unless it stamps them itself
+            topic.set("message.timestamp.type", "LogAppendTime")
+        })
         .collect();
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10))).request_timeout(Some(Duration::from_secs(10)));
     for result in admin.create_topics(&wanted, &options).await.map_err(unavailable)? {
@@ -127,10 +133,24 @@ pub(crate) fn unavailable(error: KafkaError) -> Fault {
     Fault::Unavailable { peer: "kafka".into(), detail: error.to_string() }
 }
 
-/// Sends librdkafka's own log lines to ours.
-pub(crate) struct Logged;
+/// What became of the records of a producer, by the number each was given. Whoever sends polls: the polling thread that rdkafka offers
+/// turns in circles for the last millisecond of every tenth of a second, which for all roles together is 60 ms of CPU a second.
+#[derive(Default)]
+pub(crate) struct Reports(Mutex<Vec<(usize, Result<(), KafkaError>)>>);
 
-impl ClientContext for Logged {
+impl Reports {
+    /// What was reported since the last call.
+    pub(crate) fn take(&self) -> Vec<(usize, Result<(), KafkaError>)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many reports wait to be taken.
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -140,10 +160,19 @@ impl ClientContext for Logged {
     }
 }
 
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let result = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
+    }
+}
+
 /// Writes one line of librdkafka. Being evicted for slowness is told nowhere else, so it is counted.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     if facility.contains("MAXPOLL") {
-        metrics::counter!("kafka_max_poll_exceeded_total").increment(1);
+        crate::metrics::KAFKA_EVICTED.one([]);
     }
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {

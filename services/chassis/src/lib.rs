@@ -19,6 +19,7 @@ pub mod ids;
 pub mod inbox;
 pub mod jobs;
 pub mod kafka;
+pub mod metrics;
 pub mod money;
 pub mod outbox;
 pub mod page_token;

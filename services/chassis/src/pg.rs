@@ -4,6 +4,7 @@
 //! connection inside an open transaction. A connection goes back to the pool only after a COMMIT or ROLLBACK that was answered;
 //! in every other case it is thrown away.
 
+mod meters;
 mod migrate;
 mod unit;
 mod warm;
@@ -23,6 +24,7 @@ use crate::tasks::Tasks;
 use crate::work::Lanes;
 
 pub use migrate::{migrate, pending};
+pub use unit::count_on_commit;
 pub(crate) use unit::{hand_over, hint_outbox, hint_work, workers};
 
 /// A statement that took longer is logged.
@@ -88,6 +90,9 @@ pub struct Db {
 struct Inner {
     role: String,
     pool: PgPool,
+    /// Connections of the pool at most.
+    size: usize,
+    meters: meters::Meters,
     warm: warm::Warm,
     tasks: Tasks,
     /// Units of work of callers: more than twice the pool only queue up, so they are turned away.
@@ -98,6 +103,16 @@ struct Inner {
     enqueued: Arc<Notify>,
     /// The workers of this process. They hold clones of us, hence weak.
     workers: OnceLock<Weak<Lanes>>,
+}
+
+/// Units of work of callers that may be under way with a pool of this size.
+fn foreground(size: usize) -> usize {
+    size * 2
+}
+
+/// Units of work of consumers and jobs that may be under way with a pool of this size.
+fn background(size: usize) -> usize {
+    (size / 2).max(1)
 }
 
 impl Db {
@@ -113,20 +128,25 @@ impl Db {
             .connect_with(settings.limited()?)
             .await?;
         let size = settings.pool_size as usize;
-        Ok(Db {
+        let meters = meters::Meters::new(&settings.role);
+        let db = Db {
             inner: Arc::new(Inner {
                 role: settings.role.clone(),
                 pool,
+                size,
                 // The pool keeps the greater part for reads.
-                warm: warm::Warm::new(size / 2),
+                warm: warm::Warm::new(size / 2, meters.discarded.clone()),
+                meters,
                 tasks: tasks.clone(),
-                foreground: Arc::new(Semaphore::new(size * 2)),
-                background: Arc::new(Semaphore::new((size / 2).max(1))),
+                foreground: Arc::new(Semaphore::new(foreground(size))),
+                background: Arc::new(Semaphore::new(background(size))),
                 appended: Arc::new(Notify::new()),
                 enqueued: Arc::new(Notify::new()),
                 workers: OnceLock::new(),
             }),
-        })
+        };
+        meters::watch(&db);
+        Ok(db)
     }
 
     /// For SELECTs, each its own transaction. Writing through it breaks the promise of [`Db::uow`].

@@ -9,6 +9,7 @@ use redis::{Client, Cmd, FromRedisValue, RedisResult};
 use tokio::time::Instant;
 
 use crate::error::Fault;
+use crate::metrics;
 
 /// The time one call may take.
 pub const BUDGET: Duration = Duration::from_millis(50);
@@ -38,6 +39,7 @@ impl Redis {
         let manager = Client::open(url)
             .and_then(|client| ConnectionManager::new_lazy_with_config(client, config))
             .map_err(|error| Fault::Internal(format!("the redis url cannot be used: {error}")))?;
+        ["ok", "error", "refused"].iter().for_each(|outcome| metrics::REDIS_CALLS.add([outcome], 0));
         Ok(Redis { manager, breaker: Arc::new(Breaker::new()) })
     }
 
@@ -53,6 +55,7 @@ impl Redis {
         R: Future<Output = RedisResult<T>>,
     {
         if !self.breaker.lets_through() {
+            metrics::REDIS_CALLS.one(["refused"]);
             return Err(down("the breaker is open".into()));
         }
         let result = match tokio::time::timeout(BUDGET, f(self.manager.clone())).await {
@@ -60,9 +63,7 @@ impl Redis {
             Err(_) => Err(down("no answer in time".into())),
         };
         self.breaker.note(result.is_ok());
-        if result.is_err() {
-            metrics::counter!("redis_errors_total").increment(1);
-        }
+        metrics::REDIS_CALLS.one([if result.is_ok() { "ok" } else { "error" }]);
         result
     }
 }

@@ -25,6 +25,12 @@ pub trait Role: Send + Sync {
     fn migrations(&self) -> Option<&'static sqlx::migrate::Migrator> {
         None
     }
+    /// For each topic it speaks in: the query for the number of the latest event of some aggregates, which takes their ids as `$1` and
+    /// answers with rows of id and number. After a restored backup it tells what was said and what never happened.
+    fn sequences(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// Reads its settings before anything is opened or bound. Errors are collected in `source`, so that all are told at once.
     fn configure(&self, source: &mut config::Source) -> Box<dyn Prepared>;
 }

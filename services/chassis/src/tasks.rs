@@ -32,7 +32,7 @@ impl Tasks {
         self.tracker.spawn(async move {
             if AssertUnwindSafe(f).catch_unwind().await.is_err() {
                 tracing::error!(task = name, "background task panicked, stopping");
-                metrics::counter!("tasks_panicked_total", "task" => name).increment(1);
+                crate::metrics::TASK_PANICS.one([name]);
                 failed.store(true, Ordering::Release);
                 token.cancel();
             }

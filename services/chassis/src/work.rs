@@ -34,6 +34,7 @@ pub struct Item {
     pub attempt: i32,
     /// When it was first asked for.
     pub first_at: OffsetDateTime,
+    traceparent: Option<String>,
     epoch: i64,
     requested: i64,
     /// A moment before the lease began, by our own clock.
@@ -96,43 +97,94 @@ impl Wake {
 /// running runs once more afterwards.
 pub async fn enqueue(tx: &mut PgConnection, kind: &'static str, subject: Uuid, delay: Duration) -> Result<(), Fault> {
     if delay.is_zero() {
-        return enqueue_all(tx, &[(kind, subject)]).await;
+        return enqueue_all(tx, &[Step::new(kind, subject)]).await;
     }
-    let insert = "insert into work as w (kind, subject, due_at) values ($1, $2, clock_timestamp() + make_interval(secs => $3))
+    let insert = "insert into work as w (kind, subject, due_at, traceparent)
+                  values ($1, $2, clock_timestamp() + make_interval(secs => $3), $4)
                   on conflict (kind, subject) do update set due_at = least(w.due_at, excluded.due_at), requested = w.requested + 1";
-    sqlx::query(insert).bind(kind).bind(subject).bind(delay.as_secs_f64()).execute(tx).await?;
+    let traceparent = crate::telemetry::traceparent();
+    sqlx::query(insert).bind(kind).bind(subject).bind(delay.as_secs_f64()).bind(traceparent).execute(tx).await?;
     hint_work();
     Ok(())
 }
 
-/// Asks for several steps in one statement, each due at once, see [`enqueue`]. A (kind, subject) may appear once.
+/// A step to be asked for, in the trace in which it is made. Steps are equal when they do the same to the same, whatever their trace.
+#[derive(Clone, Debug)]
+pub struct Step {
+    kind: &'static str,
+    subject: Uuid,
+    traceparent: Option<String>,
+}
+
+impl Step {
+    /// Due at once.
+    pub fn new(kind: &'static str, subject: Uuid) -> Step {
+        Step { kind, subject, traceparent: crate::telemetry::traceparent() }
+    }
+
+    /// Whether it does this to that.
+    pub fn is(&self, kind: &str, subject: Uuid) -> bool {
+        self.kind == kind && self.subject == subject
+    }
+
+    fn key(&self) -> (&'static str, Uuid) {
+        (self.kind, self.subject)
+    }
+}
+
+impl PartialEq for Step {
+    fn eq(&self, other: &Step) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Step {}
+
+impl Ord for Step {
+    fn cmp(&self, other: &Step) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Step {
+    fn partial_cmp(&self, other: &Step) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Asks for several steps in one statement, each due at once, see [`enqueue`]. No two of them may be equal.
 ///
 /// A step for which a worker of this process has a free place is leased to it with the same statement, and begins right after the commit
 /// without being looked for.
-pub async fn enqueue_all(tx: &mut PgConnection, steps: &[(&'static str, Uuid)]) -> Result<(), Fault> {
+pub async fn enqueue_all(tx: &mut PgConnection, steps: &[Step]) -> Result<(), Fault> {
     if steps.is_empty() {
         return Ok(());
     }
     let (lanes, leased) = (workers(), Instant::now());
     let place = |kind: &str| lanes.as_ref().and_then(|lanes| lanes.place(kind));
-    let taken: Vec<Option<Place>> = steps.iter().map(|(kind, _)| place(kind)).collect();
+    let taken: Vec<Option<Place>> = steps.iter().map(|step| place(step.kind)).collect();
     let leases: Vec<Option<f64>> = taken.iter().map(|place| place.as_ref().map(|place| place.lease.as_secs_f64())).collect();
-    let mut places: HashMap<(&str, Uuid), Place> =
-        steps.iter().zip(taken).filter_map(|((kind, subject), place)| Some(((*kind, *subject), place?))).collect();
-    let insert = "insert into work as w (kind, subject, due_at, lease_until, attempt, epoch)
+    let mut places: HashMap<(&str, Uuid), (Place, &Step)> =
+        steps.iter().zip(taken).filter_map(|(step, place)| Some((step.key(), (place?, step)))).collect();
+    let insert = "insert into work as w (kind, subject, due_at, lease_until, attempt, epoch, traceparent)
                   select s.kind, s.subject, case when s.lease is null then clock_timestamp() else '9999-01-01' end,
-                         clock_timestamp() + make_interval(secs => s.lease), (s.lease is not null)::int, (s.lease is not null)::int
-                  from unnest($1::text[], $2::uuid[], $3::float8[]) as s (kind, subject, lease) order by 1, 2
+                         clock_timestamp() + make_interval(secs => s.lease), (s.lease is not null)::int, (s.lease is not null)::int,
+                         s.traceparent
+                  from unnest($1::text[], $2::uuid[], $3::float8[], $4::text[]) as s (kind, subject, lease, traceparent) order by 1, 2
                   on conflict (kind, subject) do update set due_at = least(w.due_at, clock_timestamp()), requested = w.requested + 1
                   returning kind, subject, first_at, requested";
-    let (kinds, subjects): (Vec<&str>, Vec<Uuid>) = steps.iter().copied().unzip();
+    let (kinds, subjects): (Vec<&str>, Vec<Uuid>) = steps.iter().map(Step::key).unzip();
+    let traces: Vec<Option<&str>> = steps.iter().map(|step| step.traceparent.as_deref()).collect();
     let rows: Vec<(String, Uuid, OffsetDateTime, i64)> =
-        sqlx::query_as(insert).bind(kinds).bind(subjects).bind(leases).fetch_all(tx).await?;
+        sqlx::query_as(insert).bind(kinds).bind(subjects).bind(leases).bind(traces).fetch_all(tx).await?;
     for (kind, subject, first_at, requested) in rows {
-        let asked = steps.iter().map(|(asked, _)| *asked).find(|asked| *asked == kind);
+        let asked = steps.iter().map(|step| step.kind).find(|asked| *asked == kind);
         match asked.and_then(|asked| places.remove(&(asked, subject))) {
             // Only a new row counts its first request.
-            Some(place) if requested == 1 => hand_over(Item { kind, subject, attempt: 1, first_at, epoch: 1, requested, leased }, place),
+            Some((place, step)) if requested == 1 => {
+                let traceparent = step.traceparent.clone();
+                hand_over(Item { kind, subject, attempt: 1, first_at, traceparent, epoch: 1, requested, leased }, place);
+            }
             _ => hint_work(),
         }
     }

@@ -56,6 +56,17 @@ impl Settings {
             }
             Seal::new([0; 32])
         });
+        let doc = "opens as well what it sealed, while MERCATO_KEY_SECRET is being changed: the next one before, the last one after";
+        let seal = match source.optional_secret("MERCATO_KEY_SECRET_OTHER", doc) {
+            None => seal,
+            Some(other) => match Seal::from_hex(other.expose_secret()) {
+                Some(other) => seal.opening(other),
+                None => {
+                    source.refuse("MERCATO_KEY_SECRET_OTHER", "must be 64 hex digits");
+                    seal
+                }
+            },
+        };
         Settings { tokens, refresh_life, keys: Policy { rotate_every, publish_ahead, token_life }, seal }
     }
 }

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod grpc;
 mod jobs;
+pub mod metrics;
 mod store;
 
 use async_trait::async_trait;
@@ -41,6 +42,10 @@ impl Role for Customer {
         Some(&MIGRATIONS)
     }
 
+    fn sequences(&self) -> &'static [(&'static str, &'static str)] {
+        &[("customers", "select id, version from customer where id = any($1)")]
+    }
+
     fn configure(&self, source: &mut mercato_chassis::config::Source) -> Box<dyn Prepared> {
         Box::new(Configured(Settings::read(source)))
     }
@@ -53,7 +58,7 @@ impl Prepared for Configured {
     async fn start(self: Box<Self>, ctx: Context) -> Result<Mounted, Fault> {
         let settings = self.0;
         let db = ctx.database()?;
-        let passwords = Passwords::new().await?;
+        let passwords = Passwords::new()?;
         let keys = Keys::new(db.clone(), settings.seal.clone(), settings.keys);
         keys.check().await?;
         keys.rotate().await?;

@@ -4,12 +4,11 @@ use crate::{app::StockKeeper, events, workers::RELEASE};
 use chassis::{
     error::Fault,
     inbox::{Broadcast, Handler, Received},
-    work::{self, Wake},
+    work::{self, Step, Wake},
 };
 use mercato_chassis as chassis;
 use sqlx::PgConnection;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use uuid::Uuid;
 
 const CANCELLED: &str = "order.cancelled";
 
@@ -35,7 +34,7 @@ impl Handler for Orders {
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fault> {
-        let steps: BTreeSet<(&'static str, Uuid)> = events.iter().map(|event| (RELEASE, event.aggregate)).collect();
+        let steps: BTreeSet<Step> = events.iter().map(|event| event.in_trace(|| Step::new(RELEASE, event.aggregate))).collect();
         work::enqueue_all(tx, &steps.into_iter().collect::<Vec<_>>()).await
     }
 

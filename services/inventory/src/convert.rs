@@ -95,7 +95,8 @@ pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or(0) }
 }
 
-fn status(status: Status) -> proto::ReservationStatus {
+/// How a hold stands, in the contract's words.
+pub fn status(status: Status) -> proto::ReservationStatus {
     match status {
         Status::Active => proto::ReservationStatus::Active,
         Status::Committed => proto::ReservationStatus::Committed,

@@ -4,6 +4,8 @@ use crate::{
     app::{Reservations, report},
     domain::Command,
     error::Error,
+    metrics,
+    store::holds,
 };
 use chassis::{error::Fault, jobs::Job, pg::Db};
 use futures_util::future::join_all;
@@ -42,14 +44,26 @@ pub async fn expire(reservations: &Reservations) -> Result<usize, Fault> {
             break;
         }
     }
-    metrics::counter!("inventory_expired_total").increment(ended as u64);
     Ok(ended)
 }
 
-/// Compares stock with its ledger and its holds every hour.
-pub fn reconcile(db: Db) -> Job {
-    Job::new("stock_reconcile", Duration::from_secs(60 * 60), move || {
+/// Compares stock with its ledger and its holds.
+pub fn reconcile(db: Db, every: Duration) -> Job {
+    Job::new("stock_reconcile", every, move || {
         let db = db.clone();
         async move { report(&db).await }
+    })
+}
+
+/// Counts open holds every ten seconds.
+pub fn gauges(db: Db) -> Job {
+    Job::new("stock_gauges", Duration::from_secs(10), move || {
+        let db = db.clone();
+        async move {
+            let (open, overdue) = holds::open(db.read()).await?;
+            metrics::HOLDS.set([], open as f64);
+            metrics::OVERDUE.set([], overdue.max(0.0));
+            Ok(())
+        }
     })
 }

@@ -12,6 +12,7 @@ pub mod error;
 pub mod events;
 pub mod grpc;
 pub mod jobs;
+pub mod metrics;
 pub mod store;
 pub mod workers;
 
@@ -50,6 +51,14 @@ impl Role for Inventory {
         Some(&MIGRATIONS)
     }
 
+    fn sequences(&self) -> &'static [(&'static str, &'static str)] {
+        &[(
+            "inventory",
+            "select order_id, version from reservation where order_id = any($1)
+             union all select product_id, version from product_version where product_id = any($1)",
+        )]
+    }
+
     fn configure(&self, source: &mut Source) -> Box<dyn Prepared> {
         Box::new(Configured(Config::read(source)))
     }
@@ -76,7 +85,7 @@ impl Prepared for Configured {
         mounted.consumers.push(Consumer { name: "inventory.orders", topics: &["orders"], handler });
         mounted.broadcasts.push(consumers::freshness(keeper));
         mounted.workers.push(Arc::new(workers::Releases { db: db.clone(), reservations: reservations.clone() }));
-        mounted.jobs.extend([jobs::expiry(reservations), jobs::reconcile(db)]);
+        mounted.jobs.extend([jobs::expiry(reservations), jobs::reconcile(db.clone(), self.0.reconcile_every), jobs::gauges(db)]);
         Ok(mounted)
     }
 }

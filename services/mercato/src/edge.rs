@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use mercato_chassis::config::{Source, process_env};
-use mercato_chassis::token::TokenSettings;
+use mercato_chassis::{telemetry, token::TokenSettings};
 use mercato_gateway::edge::{EdgeSettings, Upstream, write as write_edge};
 use std::path::Path;
 
@@ -32,6 +32,7 @@ fn settings(source: &mut Source) -> EdgeSettings {
         node: source.string("MERCATO_EDGE_NODE", "edge-0", "name of this envoy in logs and metrics"),
         listen: source.address("MERCATO_EDGE_ADDR", "127.0.0.1:8080", "where clients come in"),
         admin: source.address("MERCATO_EDGE_ADMIN_ADDR", "127.0.0.1:9901", "envoy's own admin interface"),
+        stats: source.optional_address("MERCATO_EDGE_STATS_ADDR", "where envoy's metrics and readiness are shown to other hosts"),
         upstream: upstream(source),
         gateway_http: source.string("MERCATO_GATEWAY_HTTP_ADDR", "127.0.0.1:8081", "the gateway's http face"),
         issuer: tokens.issuer,
@@ -50,9 +51,22 @@ fn settings(source: &mut Source) -> EdgeSettings {
             .map(str::to_owned)
             .filter(|o| !o.is_empty())
             .collect(),
-        otlp: source.optional("MERCATO_EDGE_OTLP", "collector for the edge's traces, host:port").filter(|o| !o.is_empty()),
-        trace_percent: source.number("MERCATO_EDGE_TRACE_PERCENT", 100, 0..=100, "of a hundred requests, how many are traced"),
+        otlp: collector(source),
+        trace_percent: trace_percent(source),
     }
+}
+
+/// The services' collector takes the edge's spans as well, unless another one is named.
+fn collector(source: &mut Source) -> Option<String> {
+    let own =
+        source.optional("MERCATO_EDGE_OTLP", "collector for the edge's traces, host:port; absent: that of OTEL_EXPORTER_OTLP_ENDPOINT");
+    let bare = |url: &String| url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    own.or_else(|| source.env().get("OTEL_EXPORTER_OTLP_ENDPOINT").map(bare)).filter(|collector| !collector.is_empty())
+}
+
+fn trace_percent(source: &mut Source) -> f64 {
+    let share = telemetry::ratio(source);
+    source.number("MERCATO_EDGE_TRACE_PERCENT", share * 100.0, 0.0..=100.0, "of a hundred requests, how many are traced")
 }
 
 fn upstream(source: &mut Source) -> Upstream {
@@ -65,8 +79,9 @@ fn upstream(source: &mut Source) -> Upstream {
         .iter()
         .map(|(role, address)| {
             let name = format!("MERCATO_PEER_{}", role.to_uppercase());
-            let url = source.string(&name, &format!("http://{address}"), "where the role listens");
-            ((*role).to_owned(), url.strip_prefix("http://").unwrap_or(&url).trim_end_matches('/').to_owned())
+            let urls = source.string(&name, &format!("http://{address}"), "where the role listens, several with commas");
+            let bare = |url: &str| url.trim().trim_start_matches("http://").trim_end_matches('/').to_owned();
+            ((*role).to_owned(), urls.split(',').map(bare).collect::<Vec<_>>().join(","))
         })
         .collect();
     Upstream::Apart { roles, internal: source.address("MERCATO_GRPC_ADDR", "127.0.0.1:50051", "where all roles are offered to tools") }

@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod edge;
+mod events;
 mod keys;
 mod probe;
 mod seed;
+mod smoke;
 
 use clap::{Parser, Subcommand};
 use mercato_chassis::boot;
@@ -67,6 +69,19 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// The log of events in backups.
+    Events {
+        #[command(subcommand)]
+        command: events::Events,
+    },
+    /// Waits to be ended and then drains the Envoy beside it; a container of its own in Envoy's pod.
+    EdgeDrain {
+        /// Envoy's admin interface.
+        #[arg(long, default_value = "127.0.0.1:9901")]
+        admin: String,
+    },
+    /// Places an order through the door, as a customer, and waits until it is paid; exit code 0 when it is.
+    Smoke(smoke::Smoke),
     /// Prints the OpenAPI document.
     Openapi,
 }
@@ -101,6 +116,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Healthcheck { url } => ended(boot::block_on(probe::ready(url)).map_err(failed)),
         Command::Seed { products } => ended(boot::block_on(seed::run(&platform(), products)).map_err(failed)),
         Command::Edge { out } => ended(edge::write(&out).map_err(failed)),
+        Command::Events { command } => ended(boot::block_on(events::run(&platform(), command)).map_err(failed)),
+        Command::EdgeDrain { admin } => ended(boot::block_on(probe::drain_edge(&admin)).map_err(failed)),
+        Command::Smoke(smoke) => ended(boot::block_on(smoke::run(smoke)).map_err(failed)),
         Command::Openapi => {
             println!("{}", mercato_contracts::OPENAPI);
             ExitCode::SUCCESS

@@ -2,10 +2,11 @@
 
 use anyhow::Context;
 use mercato_chassis::boot;
-use mercato_chassis::config::process_env;
+use mercato_chassis::config::{Source, process_env};
 use mercato_chassis::pg::Db;
 use mercato_chassis::role::Platform;
 use mercato_chassis::tasks::Tasks;
+use secrecy::ExposeSecret as _;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -44,11 +45,16 @@ async fn logins(customer: &Db) -> anyhow::Result<()> {
     for (email, password, roles) in
         [("STAFF_EMAIL", "STAFF_PASSWORD", &["staff", "support", "admin"][..]), ("CUSTOMER_EMAIL", "CUSTOMER_PASSWORD", &[][..])]
     {
-        let (Ok(email), Ok(password)) = (std::env::var(email), std::env::var(password)) else {
+        let mut source = Source::new(process_env());
+        let read = (source.optional(email, "its address"), source.optional_secret(password, "its password"));
+        if !source.errors().is_empty() {
+            anyhow::bail!("{}", source.errors().join("\n"));
+        }
+        let (Some(email), Some(password)) = read else {
             eprintln!("{email} and {password} are not set: that login is not made");
             continue;
         };
-        mercato_customer::seed(customer, &email, &password, roles).await.context("a development login")?;
+        mercato_customer::seed(customer, &email, password.expose_secret(), roles).await.context("a development login")?;
     }
     Ok(())
 }

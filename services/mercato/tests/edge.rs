@@ -60,7 +60,14 @@ fn envoy_accepts_all_roles_together() {
 
 #[test]
 fn envoy_accepts_the_roles_apart() {
-    let folder = render("apart", &[("MERCATO_EDGE_SPLIT", "1"), ("MERCATO_PEER_ORDERING", "http://ordering.internal:50051")]);
+    let folder = render(
+        "apart",
+        &[
+            ("MERCATO_EDGE_SPLIT", "1"),
+            ("MERCATO_PEER_ORDERING", "http://ordering.internal:50051"),
+            ("MERCATO_EDGE_STATS_ADDR", "0.0.0.0:9902"),
+        ],
+    );
     assert_eq!(complaint(&folder.config()), None);
     let text = std::fs::read_to_string(folder.config()).expect("the configuration");
     assert!(text.contains("ordering.internal"), "the roles' addresses come from MERCATO_PEER_<ROLE>");
@@ -70,7 +77,7 @@ fn envoy_accepts_the_roles_apart() {
 fn envoy_accepts_tracing_and_other_settings() {
     let settings = [
         ("MERCATO_EDGE_OTLP", "127.0.0.1:4317"),
-        ("MERCATO_EDGE_TRACE_PERCENT", "5"),
+        ("MERCATO_EDGE_TRACE_PERCENT", "0.5"),
         ("MERCATO_EDGE_TRUSTED_HOPS", "1"),
         ("MERCATO_CORS_ORIGINS", "https://shop[.]example[.]com,https://admin[.]example[.]com"),
         ("MERCATO_EDGE_ACCESS_LOG", "/dev/null"),

@@ -35,7 +35,7 @@ impl Handler for Payments {
     async fn handle_all(&self, tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fault> {
         let mut told = Vec::with_capacity(events.len());
         for event in events {
-            told.extend(command(event)?.map(|command| Told { id: event.aggregate, command, cause: Some(event) }));
+            told.extend(command(event)?.map(|command| Told { id: event.aggregate, command, cause: event.span() }));
         }
         let ids: Vec<Uuid> = told.iter().map(|t| t.id).collect();
         for (id, advanced) in ids.iter().zip(advance_all(tx, told).await?) {
@@ -47,7 +47,6 @@ impl Handler for Payments {
     }
 
     fn committed(&self, events: &[Received]) {
-        self.0.wake.now();
         let ids: Vec<Uuid> = events.iter().map(|e| e.aggregate).collect();
         self.0.hub.touched(&ids);
     }

@@ -11,6 +11,7 @@ pub mod domain;
 pub mod error;
 pub mod events;
 pub mod grpc;
+pub mod metrics;
 pub mod store;
 pub mod watch;
 pub mod workers;
@@ -42,6 +43,10 @@ impl Role for Ordering {
         Some(&MIGRATIONS)
     }
 
+    fn sequences(&self) -> &'static [(&'static str, &'static str)] {
+        &[("orders", "select id, version from orders where id = any($1)")]
+    }
+
     fn configure(&self, _source: &mut Source) -> Box<dyn Prepared> {
         Box::new(Ready)
     }
@@ -60,6 +65,7 @@ impl Prepared for Ready {
             payment: ctx.peers.get("payment"),
             keys: Finder::spawn(&ctx.db(), &ctx.tasks),
             placing: app::place::entrance(&ctx.db(), &ctx.tasks),
+            commits: app::check::commits(ctx.peers.get("inventory"), &ctx.tasks),
             settling: app::check::entrance(&ctx.db(), &hub, &ctx.tasks),
             wake: ctx.wake.clone(),
             hub: hub.clone(),
@@ -75,7 +81,7 @@ impl Prepared for Ready {
             handler: Arc::new(consumers::Payments(app.clone())),
         });
         mounted.workers.push(Arc::new(workers::Steps(app.clone())));
-        mounted.jobs.push(workers::timer(app));
+        mounted.jobs.extend([workers::timer(app), workers::gauges(ctx.db())]);
         Ok(mounted)
     }
 }

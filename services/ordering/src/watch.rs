@@ -71,7 +71,7 @@ impl Hub {
             watched.retain(|_, sender| sender.receiver_count() > 0);
             watched.iter().map(|(id, sender)| (*id, i64::from(sender.borrow().version))).unzip()
         };
-        metrics::gauge!("order_watches").set(u32::try_from(ids.len()).unwrap_or(u32::MAX));
+        crate::metrics::WATCHED.set([], ids.len() as f64);
         if ids.is_empty() {
             return Ok(());
         }

@@ -1,10 +1,13 @@
 //! The saga's steps that call neighbours, run from durable work items, and the timer that finds what got lost.
 
 use crate::app::{App, check};
+use crate::domain::Status;
+use crate::metrics;
 use crate::store;
 use async_trait::async_trait;
 use mercato_chassis::error::Fault;
 use mercato_chassis::jobs::Job;
+use mercato_chassis::pg::Db;
 use mercato_chassis::work::{self, Item, Verdict, Worker};
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,11 +88,29 @@ pub fn timer(app: App) -> Job {
                     })
                     .await?;
                 if due > 0 {
-                    metrics::counter!("order_timers_total").increment(u64::try_from(due).unwrap_or(u64::MAX));
+                    metrics::TIMERS.add([], due as u64);
                     app.wake.now();
                 }
                 Ok(())
             })
         }),
     }
+}
+
+/// Counts open orders by status every ten seconds; a status without one is told as 0.
+pub fn gauges(db: Db) -> Job {
+    // the others have nothing left to do
+    const TOLD: [(Status, &str); 3] = [(Status::Pending, "PENDING"), (Status::Confirmed, "CONFIRMED"), (Status::Cancelled, "CANCELLED")];
+    Job::new("order gauges", Duration::from_secs(10), move || {
+        let db = db.clone();
+        async move {
+            let open = store::open_orders(db.read()).await?;
+            for (status, name) in TOLD {
+                let (count, oldest) = open.iter().find(|o| o.0 == status as i16).map_or((0, 0.0), |o| (o.1, o.2));
+                metrics::OPEN.set([name], count as f64);
+                metrics::OLDEST.set([name], oldest.max(0.0));
+            }
+            Ok(())
+        }
+    })
 }

@@ -1,22 +1,21 @@
 //! What orders tell us.
 
-use crate::app;
+use crate::app::{self, Fresh};
 use async_trait::async_trait;
 use mercato_chassis::{
     Fault,
     inbox::{Consumer, Handler, Received},
-    work::Wake,
 };
 use sqlx::PgConnection;
 use std::sync::Arc;
 
 /// The consumer of topic `orders`.
-pub fn orders(wake: Wake) -> Consumer {
-    Consumer { name: "payment.orders", topics: &["orders"], handler: Arc::new(Orders { wake }) }
+pub fn orders(fresh: Fresh) -> Consumer {
+    Consumer { name: "payment.orders", topics: &["orders"], handler: Arc::new(Orders { fresh }) }
 }
 
 struct Orders {
-    wake: Wake,
+    fresh: Fresh,
 }
 
 #[async_trait]
@@ -26,14 +25,10 @@ impl Handler for Orders {
     }
 
     async fn handle(&self, tx: &mut PgConnection, event: &Received) -> Result<(), Fault> {
-        app::orders::apply(tx, &[event]).await
+        app::orders::apply(tx, &[event], &self.fresh).await
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fault> {
-        app::orders::apply(tx, events).await
-    }
-
-    fn committed(&self, _events: &[Received]) {
-        self.wake.now();
+        app::orders::apply(tx, events, &self.fresh).await
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     app::{self, Payments},
-    store,
+    metrics, store,
 };
 use mercato_chassis::{Fault, jobs::Job, work};
 use std::time::Duration;
@@ -43,7 +43,7 @@ async fn revive(payments: &Payments, id: Uuid) -> Result<(), Fault> {
                 return Ok(());
             }
             tracing::warn!(%order, "an open step had no work item");
-            metrics::counter!("payment_revived_total").increment(1);
+            metrics::REVIVED.one([]);
             unit.follow(order, effects)?;
             unit.save(tx).await
         })
@@ -53,8 +53,8 @@ async fn revive(payments: &Payments, id: Uuid) -> Result<(), Fault> {
 
 async fn reconcile(payments: Payments) -> Result<(), Fault> {
     let differences = app::reconcile(&payments.db, &*payments.provider).await?;
-    metrics::gauge!("payment_reconcile_differences").set(differences.len() as f64);
-    for difference in differences.iter().take(100) {
+    metrics::DIFFERENCES.set([], differences.len() as f64);
+    for difference in differences.iter().take(1000) {
         tracing::error!(?difference, "our ledger differs from the provider's");
     }
     Ok(())
@@ -62,9 +62,9 @@ async fn reconcile(payments: Payments) -> Result<(), Fault> {
 
 async fn gauges(payments: Payments) -> Result<(), Fault> {
     let (cases, unknown) = store::open_cases(payments.db.read()).await?;
-    metrics::gauge!("payment_open_cases").set(cases as f64);
-    metrics::gauge!("payment_attempts_unknown").set(unknown as f64);
+    metrics::CASES.set([], cases as f64);
+    metrics::UNKNOWN.set([], unknown as f64);
     let overdue = work::overdue(payments.db.read(), &[], Duration::from_secs(60), AT_ONCE).await?;
-    metrics::gauge!("payment_steps_older_than_a_minute").set(overdue.len() as f64);
+    metrics::OVERDUE.set([], overdue.len() as f64);
     Ok(())
 }

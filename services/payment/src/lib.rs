@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod grpc;
 mod jobs;
+pub mod metrics;
 pub mod provider;
 mod store;
 mod workers;
@@ -43,6 +44,10 @@ impl Role for Payment {
         Some(&MIGRATIONS)
     }
 
+    fn sequences(&self) -> &'static [(&'static str, &'static str)] {
+        &[("payments", "select order_id, version from payment where order_id = any($1)")]
+    }
+
     fn configure(&self, source: &mut Source) -> Box<dyn Prepared> {
         Box::new(Ready { config: Config::read(source) })
     }
@@ -56,12 +61,13 @@ struct Ready {
 impl Prepared for Ready {
     async fn start(self: Box<Self>, ctx: Context) -> Result<Mounted, Fault> {
         let config = self.config;
+        metrics::MISMATCHES.add([], 0);
         let provider = provider::DevProvider::new(config.provider_url, config.call_timeout, config.look_up_timeout)?;
         let payments = app::Payments::new(ctx.database()?, Arc::new(provider), config.policy, &ctx.tasks);
         let mut mounted = Mounted::new();
         mounted.add(PaymentServiceServer::new(grpc::Service::new(payments.clone(), config.webhook_secrets)));
         mounted.add(PaymentLookupServiceServer::new(grpc::Lookup(payments.clone())));
-        mounted.consumers.push(consumers::orders(ctx.wake.clone()));
+        mounted.consumers.push(consumers::orders(payments.fresh.clone()));
         mounted.jobs.extend(jobs::all(&payments, config.reconcile_every));
         mounted.workers.push(Arc::new(workers::Steps(payments)));
         Ok(mounted)

@@ -2,11 +2,11 @@
 
 use anyhow::Context;
 use clap::Parser;
-use mercato_provider::{Options, Target};
+use mercato_provider::{Options, Target, Tracing};
 use std::{net::SocketAddr, path::PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A payment provider for development. It holds no card data and binds to loopback only.
+/// A payment provider for development. It holds no card data and, outside containers, binds to loopback only.
 #[derive(Debug, Parser)]
 #[command(name = "mercato-provider", version)]
 struct Arguments {
@@ -14,8 +14,14 @@ struct Arguments {
     #[arg(long, env = "MERCATO_PROVIDER_ADDR", default_value = "127.0.0.1:8090")]
     addr: SocketAddr,
     /// The folder of the ledger.
-    #[arg(long, env = "MERCATO_PROVIDER_DATA")]
-    data: PathBuf,
+    #[arg(long, env = "MERCATO_PROVIDER_DATA", required_unless_present = "healthcheck")]
+    data: Option<PathBuf>,
+    /// Asks a running provider whether it is well, for containers that have no other client; exit code 0 when it is.
+    #[arg(long, value_name = "ADDR")]
+    healthcheck: Option<SocketAddr>,
+    /// Listens at any address: inside a container, loopback is out of reach for everybody else.
+    #[arg(long)]
+    inside_container: bool,
     /// Where webhooks go; none are sent without it.
     #[arg(long, env = "MERCATO_PROVIDER_WEBHOOK_URL")]
     webhook_url: Option<String>,
@@ -38,15 +44,29 @@ async fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
+    if let Some(address) = arguments.healthcheck {
+        reqwest::get(format!("http://{address}/healthz")).await?.error_for_status()?;
+        return Ok(());
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let webhook = webhook(arguments.webhook_url)?;
-    let server = mercato_provider::start(Options { address: arguments.addr, data: arguments.data, webhook }).await?;
+    let tracing = Tracing::start()?;
+    let tracer = tracing.as_ref().map(Tracing::tracer);
+    let options = Options { address: arguments.addr, data: arguments.data.context("--data is missing")?, webhook, tracer };
+    let server = if arguments.inside_container {
+        mercato_provider::start_anywhere(options).await?
+    } else {
+        mercato_provider::start(options).await?
+    };
     tracing::info!(address = %server.address(), "the development payment provider listens");
     tokio::select! {
         _ = terminate.recv() => {}
         result = tokio::signal::ctrl_c() => result?,
     }
     server.stop().await;
+    if let Some(tracing) = tracing {
+        tokio::task::spawn_blocking(|| tracing.stop()).await?;
+    }
     tracing::info!("stopped");
     Ok(())
 }

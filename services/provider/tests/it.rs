@@ -18,7 +18,7 @@ async fn end(server: Server, data: &Path) {
 }
 
 async fn start(data: &Path) -> Server {
-    let options = Options { address: ([127, 0, 0, 1], 0).into(), data: data.to_owned(), webhook: None };
+    let options = Options { address: ([127, 0, 0, 1], 0).into(), data: data.to_owned(), webhook: None, tracer: None };
     mercato_provider::start(options).await.expect("the provider starts")
 }
 

@@ -52,9 +52,12 @@ pub(super) fn no_oversell(facts: &Facts) -> Vec<Violation> {
     found.done()
 }
 
-/// A hold ends once, and gives back exactly what it took.
+/// A hold ends once, not before its time, and gives back exactly what it took.
 pub(super) fn one_ending(facts: &Facts) -> Vec<Violation> {
     let mut found = Finder::new("I-6");
+    for hold in facts.holds.iter().filter(|hold| hold.early) {
+        found.check(false, hold.order, || "the hold ran out before its time".to_owned());
+    }
     let mut steps: HashMap<Uuid, Vec<(i64, &str)>> = HashMap::new();
     for record in facts.topics.get("inventory").into_iter().flatten().filter(|record| record.kind != "inventory.updated") {
         let steps = steps.entry(record.key).or_default();
@@ -118,6 +121,7 @@ mod tests {
             facts.stock_ledger.push(change);
         };
         assert!(broken(&sound(), "I-6", again));
+        assert!(broken(&sound(), "I-6", |facts| facts.holds[0].early = true));
         let released_then_committed = |facts: &mut crate::facts::Facts| {
             let records = facts.topics.get_mut("inventory").unwrap();
             let mut late = records.iter().find(|record| record.kind == "inventory.released").unwrap().clone();

@@ -43,7 +43,6 @@ pub fn sound() -> Facts {
     for (consumer, topic) in super::events::CONSUMERS {
         let role = consumer.split('.').next().expect("a role");
         let plumbing = facts.plumbing.get_mut(role).expect("a role");
-        plumbing.inbox.extend(facts.topics[topic].iter().map(|record| (consumer.to_owned(), record.event)));
         let versions = facts.versions.iter().filter(|((owner, _), _)| owner == topic);
         plumbing.applied.extend(versions.map(|((_, id), version)| (consumer.to_owned(), topic.to_owned(), *id, *version)));
     }
@@ -68,6 +67,7 @@ fn order(facts: &mut Facts, id: Uuid, units: i64, status: &str, payment: &str, k
         customer: ANNA,
         status: status.into(),
         payment_status: payment.into(),
+        reason: String::new(),
         open: false,
         stock_held: status != "CANCELLED",
         version,
@@ -95,7 +95,7 @@ fn order(facts: &mut Facts, id: Uuid, units: i64, status: &str, payment: &str, k
 }
 
 fn hold(facts: &mut Facts, order: Uuid, units: i64, status: &str, kinds: &[&str]) {
-    facts.holds.push(Hold { order, status: status.into(), version: kinds.len() as i64 });
+    facts.holds.push(Hold { order, status: status.into(), version: kinds.len() as i64, early: false });
     facts.hold_lines.push(HoldLine { order, product: PRODUCT, warehouse: "main".into(), units });
     publish(facts, "inventory", order, kinds);
     let change = |available, cause: &str| StockChange {

@@ -7,9 +7,8 @@ use crate::{
         layers::{Policy, PolicyLayer},
         server,
     },
-    idempotency, inbox, jobs, outbox,
+    idempotency, inbox, jobs, metrics, outbox,
     tasks::Tasks,
-    telemetry,
     token::{PeerCredentials, Verifier},
     work,
 };
@@ -59,6 +58,8 @@ pub(super) async fn serve(
             http.push(served);
         }
     }
+    // a reporter says that all is well until it is told otherwise, and whoever balances the load would believe it before we are ready
+    report(&health, &services, ServingStatus::NotServing).await;
     let policy = |stop: CancellationToken| {
         Arc::new(Policy {
             verifier: verifier.clone(),
@@ -73,8 +74,8 @@ pub(super) async fn serve(
     let routes = routes.routes().prepare();
     let nobody = mpsc::channel(1).1;
     // Calls from inside have limits of their own: a call of ours that waits for another must not be shed because of those from outside.
-    let outer = open(routes.clone(), policy(tasks.token()), server::incoming(Some(listener), nobody));
-    let inner = open(routes, policy(tasks.token()), server::incoming(None, inside));
+    let outer = open("outside", routes.clone(), policy(tasks.token()), server::incoming(Some(listener), nobody));
+    let inner = open("inside", routes, policy(tasks.token()), server::incoming(None, inside));
     let ready = admin::Ready::default();
     spawn_http(tasks, "admin", admin_listener, admin::router(ready.clone()));
     spawn_upkeep(tasks);
@@ -124,7 +125,7 @@ async fn launch(
         outbox::spawn(db, kafka, tasks)?;
         inbox::spawn(db, kafka, mounted.consumers, tasks);
         work::spawn(db, mounted.workers, tasks);
-        jobs::spawn(tasks, vec![idempotency::cleanup(db), inbox::cleanup(db)]);
+        jobs::spawn(tasks, vec![idempotency::cleanup(db)]);
     } else if !mounted.consumers.is_empty() || !mounted.workers.is_empty() {
         return Err(StartError::Failed(format!("role {name} has consumers or workers, but no database")));
     }
@@ -161,20 +162,40 @@ fn spawn_upkeep(tasks: &Tasks) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => telemetry::upkeep(),
+                _ = ticks.tick() => metrics::upkeep(),
             }
         }
     });
 }
 
-fn open(routes: Routes, policy: Arc<Policy>, incoming: impl Stream<Item = io::Result<server::Connection>> + Send + 'static) -> Server {
+fn open(
+    door: &'static str,
+    routes: Routes,
+    policy: Arc<Policy>,
+    incoming: impl Stream<Item = io::Result<server::Connection>> + Send + 'static,
+) -> Server {
     let stop = CancellationToken::new();
     let (calls, streams) = (policy.calls.clone(), policy.streams.clone());
+    watch(door, [("call", &calls), ("stream", &streams)]);
     let served = server::preset()
         .layer(PolicyLayer::new(policy))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     Server { idle: (calls.available_permits(), streams.available_permits()), calls, streams, stop, served: tokio::spawn(served) }
+}
+
+/// Has the calls that run told at each scrape.
+fn watch(door: &'static str, kinds: [(&'static str, &Arc<Semaphore>); 2]) {
+    for (kind, places) in kinds {
+        let most = places.available_permits();
+        let places = Arc::downgrade(places);
+        metrics::RPC_LIMIT.set([door, kind], most as f64);
+        metrics::sample(move || {
+            let Some(places) = places.upgrade() else { return false };
+            metrics::RPC_RUNNING.set([door, kind], most.saturating_sub(places.available_permits()) as f64);
+            true
+        });
+    }
 }
 
 async fn first_keys(verifier: &Verifier) {

@@ -1,6 +1,15 @@
 //! The settings of the process itself.
 
-use crate::{config::Source, grpc::server, kafka::KafkaSettings, pg::PgSettings, role::Role, telemetry, token::TokenSettings};
+use crate::{
+    config::Source,
+    grpc::server,
+    kafka::KafkaSettings,
+    page_token::PageTokens,
+    pg::PgSettings,
+    role::Role,
+    telemetry,
+    token::{PeerCredentials, TokenSettings},
+};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::Sha256;
@@ -16,10 +25,10 @@ pub(super) struct Stores {
 impl Stores {
     pub(super) fn read(source: &mut Source, roles: &[&dyn Role]) -> Self {
         let mut databases = BTreeMap::new();
-        let common = source.optional("DATABASE_URL", "postgresql; a role's database there is mercato_<role>");
+        let common = source.optional_url("DATABASE_URL", "postgresql; a role's database there is mercato_<role>");
         for role in roles.iter().filter(|role| role.migrations().is_some()) {
             let name = format!("{}_DATABASE_URL", role.name().to_uppercase());
-            let own = source.optional(&name, "the role's own database; absent: mercato_<role> at DATABASE_URL");
+            let own = source.optional_url(&name, "the role's own database; absent: mercato_<role> at DATABASE_URL");
             match own.or_else(|| with_database(common.as_deref()?, &format!("mercato_{}", role.name()))) {
                 Some(url) => drop(databases.insert(role.name(), url)),
                 None => source.refuse(&name, "must be set, or DATABASE_URL"),
@@ -58,6 +67,8 @@ pub(super) struct Settings {
     pub(super) telemetry: telemetry::Settings,
     pub(super) tokens: TokenSettings,
     pub(super) peer_secret: SecretString,
+    /// Accepted as well while the secret is being changed.
+    pub(super) other_peer_secret: Option<SecretString>,
     pub(super) redis: Option<String>,
     pub(super) start_wait: Duration,
     /// How long the process still takes calls after it has said that it wants none.
@@ -71,13 +82,22 @@ impl Settings {
         if !peer_secret.expose_secret().is_empty() && !crate::config::strong(&peer_secret) {
             source.refuse("MERCATO_PEER_SECRET", "must have 16 characters or more");
         }
+        let doc = "accepted as well while the peers' secret is being changed: the next one before, the last one after";
+        let other_peer_secret = source.optional_secret("MERCATO_PEER_SECRET_OTHER", doc);
+        if other_peer_secret.as_ref().is_some_and(|secret| !crate::config::strong(secret)) {
+            source.refuse("MERCATO_PEER_SECRET_OTHER", "must have 16 characters or more");
+        }
         Self {
             stores: Stores::read(source, roles),
             server: server::Settings::read(source),
-            telemetry: telemetry::Settings::read(source, format!("mercato-{}", names.join("-"))),
+            telemetry: telemetry::Settings::read(
+                source,
+                if let [role] = names[..] { format!("mercato-{role}") } else { "mercato".to_owned() },
+            ),
             tokens: TokenSettings::read(source),
             peer_secret,
-            redis: source.optional("REDIS_URL", "redis, for what may be lost; absent: caches stay in the process"),
+            other_peer_secret,
+            redis: source.optional_url("REDIS_URL", "redis, for what may be lost; absent: caches stay in the process"),
             start_wait: source.duration_ms("MERCATO_START_WAIT_MS", 30_000, 0..=600_000, "milliseconds to wait for the stores at start"),
             lame_duck: source.duration_ms(
                 "MERCATO_LAME_DUCK_MS",
@@ -88,13 +108,23 @@ impl Settings {
         }
     }
 
-    /// The secret of page tokens; another one than the peers', made from it.
-    pub(super) fn page_secret(&self) -> Vec<u8> {
-        let secret = self.peer_secret.expose_secret().as_bytes();
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("hmac takes keys of any length");
-        mac.update(b"page tokens");
-        mac.finalize().into_bytes().to_vec()
+    /// By which this process and its peers know each other.
+    pub(super) fn credentials(&self) -> PeerCredentials {
+        let credentials = PeerCredentials::new(self.peer_secret.clone());
+        self.other_peer_secret.clone().into_iter().fold(credentials, PeerCredentials::accepting)
     }
+
+    /// Page tokens; their secret is another one than the peers', made from it.
+    pub(super) fn page_tokens(&self) -> PageTokens {
+        let tokens = PageTokens::new(&page_secret(&self.peer_secret));
+        self.other_peer_secret.iter().fold(tokens, |tokens, other| tokens.accepting(&page_secret(other)))
+    }
+}
+
+fn page_secret(peers: &SecretString) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(peers.expose_secret().as_bytes()).expect("hmac takes keys of any length");
+    mac.update(b"page tokens");
+    mac.finalize().into_bytes().to_vec()
 }
 
 #[cfg(test)]

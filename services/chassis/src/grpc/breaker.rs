@@ -78,6 +78,15 @@ impl Breaker {
         Some(Leave { breaker: self.clone(), probe, told: false })
     }
 
+    /// Whether calls are refused now, all or all but a few.
+    pub fn is_open(&self) -> bool {
+        match *self.lock() {
+            State::Closed { .. } => false,
+            State::Open { until, .. } => Instant::now() < until,
+            State::HalfOpen { .. } => true,
+        }
+    }
+
     fn record(&self, probe: bool, outcome: Option<Outcome>) {
         let at = Instant::now();
         let mut state = self.lock();

@@ -8,10 +8,11 @@ use crate::{
     grpc::{
         body::{self, Guarded},
         breaker::{Breaker, Outcome},
+        places::Places,
         server::limits,
         timeout::{self, GRPC_TIMEOUT},
     },
-    telemetry,
+    metrics, telemetry,
     token::{PEER_HEADER, PeerCredentials},
 };
 use bytes::Bytes;
@@ -70,7 +71,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Peers {
-    /// The ways as seen from the process. Roles in `local` are reached through `inside`, the others at `MERCATO_PEER_<ROLE>`.
+    /// The ways as seen from the process. Roles in `local` are reached through `inside`, the others at `MERCATO_PEER_<ROLE>`:
+    /// `http://host:port`, several divided by commas. Of several processes, or several addresses of a name, each connection has one.
     pub fn new(inside: mpsc::Sender<DuplexStream>, local: BTreeSet<&'static str>, env: &Env, credentials: PeerCredentials) -> Self {
         let addresses = env.iter().filter_map(|(name, url)| Some((name.strip_prefix("MERCATO_PEER_")?.to_lowercase(), url.clone())));
         let shared = Shared { inside, local, addresses: addresses.collect(), channels: Mutex::default(), problems: Mutex::default() };
@@ -96,7 +98,9 @@ impl Peers {
                 writes: Breaker::new(),
                 retries: AtomicI64::new(RETRY_SAVED),
             };
-            Peer { inner: Arc::new(inner) }
+            let inner = Arc::new(inner);
+            inner.watch();
+            Peer { inner }
         };
         lock(&self.known).entry(role).or_insert_with(make).clone()
     }
@@ -137,8 +141,13 @@ impl Shared {
         }
         let variable = format!("MERCATO_PEER_{}", role.to_uppercase());
         let url = self.addresses.get(role).ok_or_else(|| format!("{variable}: must be set, role {role} is not in this process"))?;
-        let endpoint_of = Endpoint::from_shared(url.clone()).map_err(|e| format!("{variable}: {e}"))?;
-        Ok(endpoint(endpoint_of).connect_lazy())
+        let places = Places::parse(url).map_err(|e| format!("{variable}: {e}"))?;
+        let endpoint_of = Endpoint::from_shared(places.url()).map_err(|e| format!("{variable}: {e}"))?;
+        let connector = tower::service_fn(move |_: Uri| {
+            let places = places.clone();
+            async move { places.connect().await.map(TokioIo::new) }
+        });
+        Ok(endpoint(endpoint_of).connect_with_connector_lazy(connector))
     }
 }
 
@@ -146,7 +155,6 @@ fn endpoint(endpoint: Endpoint) -> Endpoint {
     let (interval, patience) = limits::KEEPALIVE;
     endpoint
         .connect_timeout(Duration::from_secs(1))
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(interval)
         .keep_alive_timeout(patience)
         .keep_alive_while_idle(true)
@@ -182,8 +190,9 @@ impl Service<Request<Body>> for Peer {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let inner = self.inner.clone();
-        let path = request.uri().path().to_owned();
-        let span = tracing::info_span!(target: "mercato", "call", otel.name = path, otel.kind = "client", peer = inner.role, rpc.code = field::Empty);
+        let name = request.uri().path().trim_start_matches('/');
+        let span = tracing::info_span!(target: "mercato", "call", otel.name = name, otel.kind = "client", rpc.system.name = "grpc",
+            rpc.method = name, server.address = inner.role, rpc.response.status_code = field::Empty, otel.status_code = field::Empty);
         Box::pin(async move { Ok(inner.call(request).await.unwrap_or_else(|fault| error::status(fault).into_http())) }.instrument(span))
     }
 }
@@ -206,6 +215,19 @@ enum Message {
 }
 
 impl PeerInner {
+    /// Has the breakers' state told at each scrape.
+    fn watch(self: &Arc<Self>) {
+        metrics::PEER_REFUSED.add([self.role], 0);
+        let peer = Arc::downgrade(self);
+        metrics::sample(move || {
+            let Some(peer) = peer.upgrade() else { return false };
+            for (kind, breaker) in [("read", &peer.reads), ("write", &peer.writes)] {
+                metrics::PEER_BREAKER.set([peer.from, peer.role, kind], f64::from(u8::from(breaker.is_open())));
+            }
+            true
+        });
+    }
+
     async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Fault> {
         let method = methods::find(request.uri().path());
         let mut call = self.prepare(method, request).await?;
@@ -224,7 +246,7 @@ impl PeerInner {
             return first;
         }
         tokio::time::sleep(wait).await;
-        metrics::counter!("peer_retries_total", "peer" => self.role).increment(1);
+        metrics::PEER_RETRIES.one([self.role]);
         self.attempt(method, &mut call).await
     }
 
@@ -262,7 +284,7 @@ impl PeerInner {
         let channel = self.channel.clone().map_err(|detail| self.unavailable(detail))?;
         let breaker = if method.is_some_and(|m| m.idempotency == Idempotency::ReadOnly) { &self.reads } else { &self.writes };
         let leave = breaker.enter().ok_or_else(|| {
-            metrics::counter!("peer_refused_total", "peer" => self.role).increment(1);
+            metrics::PEER_REFUSED.one([self.role]);
             self.unavailable("the breaker is open".into())
         })?;
         let began = Instant::now();
@@ -273,10 +295,10 @@ impl PeerInner {
             Ok(Err(Broken::Off(_))) => Code::Unavailable,
             Ok(Ok(response)) => body::code(response.headers()).unwrap_or(Code::Ok),
         };
-        tracing::Span::current().record("rpc.code", super::layers::name(code));
+        super::layers::mark(&tracing::Span::current(), code);
         let path = method.map_or("unknown", |m| m.path);
-        metrics::histogram!("peer_call_duration_seconds", "peer" => self.role, "method" => path).record(began.elapsed());
-        metrics::counter!("peer_calls_total", "peer" => self.role, "method" => path, "code" => super::layers::name(code)).increment(1);
+        metrics::PEER_DURATION.took([self.role, path], began.elapsed());
+        metrics::PEER_CALLS.one([self.role, path, super::layers::name(code)]);
         leave.tell(match code {
             Code::Unavailable | Code::Internal | Code::Unknown | Code::ResourceExhausted => Outcome::Bad,
             Code::DeadlineExceeded if call.fair => Outcome::Bad,

@@ -7,7 +7,7 @@ use crate::{
         body::{self, Guarded, Limited},
         timeout,
     },
-    telemetry,
+    metrics, telemetry,
     token::{PEER_HEADER, PeerCredentials, Verifier},
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field};
+
+/// A call that took longer is logged, with its trace.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// What a server needs to judge calls.
 pub struct Policy {
@@ -97,22 +100,41 @@ where
         }
         let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
         let outside = service.is_some_and(|service| self.policy.foreign.contains(service));
-        let (mut inner, stop) = (inner, self.policy.stop.clone());
-        Box::pin(async move {
+        let (mut inner, stop, span) = (inner, self.policy.stop.clone(), foreign_span(path, request.headers()));
+        let answer = async move {
             if !outside {
                 return Ok(Status::unimplemented("no such method").into_http());
             }
             Ok(inner.call(request).await?.map(|body| Guarded::until(body, stop)))
-        })
+        };
+        Box::pin(answer.instrument(span))
     }
 }
 
 fn span(method: &'static Method, headers: &HeaderMap) -> Span {
-    let span = tracing::info_span!(target: "mercato", "rpc", otel.name = method.path, otel.kind = "server", rpc.code = field::Empty);
-    if let Some(parent) = headers.get("traceparent").and_then(|value| value.to_str().ok()) {
-        telemetry::set_parent(&span, parent);
+    let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+    // a role's contracts are those of its package
+    let (name, role) = (method.path.trim_start_matches('/'), method.path.split('.').nth(1));
+    tracing::info_span!(target: "mercato", "rpc", traceparent = parent, role, otel.name = name, otel.kind = "server", rpc.system.name = "grpc",
+        rpc.method = name, rpc.response.status_code = field::Empty, otel.status_code = field::Empty, stream = method.server_streaming)
+}
+
+/// The span of a call of a service that is not ours, such as what the edge asks; none unless it belongs to a trace that may be exported.
+fn foreign_span(path: &str, headers: &HeaderMap) -> Span {
+    let parent = headers.get("traceparent").and_then(|value| value.to_str().ok()).filter(|_| telemetry::exporting());
+    let (Some(parent), name) = (parent, path.trim_start_matches('/')) else { return Span::none() };
+    tracing::info_span!(target: "mercato", "rpc", traceparent = parent, otel.name = name, otel.kind = "server", rpc.system.name = "grpc",
+        rpc.method = name)
+}
+
+/// Notes how a call ended. A refusal is an answer; an error is what nobody asked for, and worth keeping the trace.
+pub(super) fn mark(span: &Span, code: Code) {
+    span.record("rpc.response.status_code", name(code));
+    let failed =
+        matches!(code, Code::Unknown | Code::DeadlineExceeded | Code::Unimplemented | Code::Internal | Code::Unavailable | Code::DataLoss);
+    if failed {
+        span.record("otel.status_code", "ERROR");
     }
-    span
 }
 
 /// Counts a call when it has ended; one that its caller gave up has ended with CANCELLED.
@@ -130,9 +152,15 @@ impl Record {
 
     fn write(&mut self, code: Code) {
         self.told = true;
-        self.span.record("rpc.code", name(code));
-        metrics::counter!("grpc_requests_total", "method" => self.method.path, "code" => name(code)).increment(1);
-        metrics::histogram!("grpc_request_duration_seconds", "method" => self.method.path).record(self.began.elapsed());
+        mark(&self.span, code);
+        metrics::RPC_CALLS.one([self.method.path, name(code)]);
+        let took = self.began.elapsed();
+        metrics::RPC_DURATION.took([self.method.path], took);
+        if took >= SLOW && !self.method.server_streaming {
+            // The way from a slow bucket of the histogram to a trace.
+            let (method, code, ms) = (self.method.path, name(code), took.as_millis() as u64);
+            self.span.in_scope(|| tracing::warn!(method, code, ms, "slow call"));
+        }
     }
 }
 
@@ -160,7 +188,7 @@ where
     let record = Record { method, began, span: span.clone(), told: false };
     let places = if method.server_streaming { &policy.streams } else { &policy.calls };
     let Ok(place) = places.clone().try_acquire_owned() else {
-        metrics::counter!("grpc_shed_total", "method" => method.path).increment(1);
+        metrics::RPC_SHED.one([method.path]);
         record.tell(Code::ResourceExhausted);
         return error::status(Fault::Overloaded).into_http();
     };

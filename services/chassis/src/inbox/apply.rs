@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::park::{bury_broken, park};
@@ -13,8 +16,10 @@ use super::read::{Broken, Record};
 use super::{Handler, Received};
 use crate::backoff;
 use crate::error::{Fault, ServiceError as _};
+use crate::metrics;
 use crate::pg::Db;
 use crate::plant;
+use crate::telemetry;
 
 /// The time one transaction of a consumer may take.
 pub(super) const BUDGET: Duration = Duration::from_secs(10);
@@ -24,6 +29,9 @@ const RETRIES: u32 = 3;
 const STUBBORN: u32 = 10;
 
 type AggregateKey = (String, Uuid);
+
+/// The last sequence of an aggregate as it was found, 0 for none, and as it is from now on.
+pub(super) type Move = (i64, i64, AggregateKey);
 
 /// Applies the events of one consumer.
 #[derive(Clone)]
@@ -50,6 +58,7 @@ impl Applier {
         for record in records {
             match record {
                 Record::Event(event) if self.handler.alone(&event.kind) && !self.handler.wants(&event.kind) => passed += 1,
+                Record::Event(event) if self.handler.wants(&event.kind) => events.push(event.traced(self.consumer)),
                 Record::Event(event) => events.push(event),
                 Record::Broken(broken) => {
                     if !self.events(std::mem::take(&mut events), stop).await || !self.bury(broken, stop).await {
@@ -64,7 +73,7 @@ impl Applier {
 
     fn count(&self, effect: &'static str, n: u64) {
         if n > 0 {
-            metrics::counter!("inbox_events_total", "consumer" => self.consumer, "effect" => effect).increment(n);
+            metrics::INBOX_EVENTS.add([self.consumer, effect], n);
         }
     }
 
@@ -79,7 +88,10 @@ impl Applier {
             if stop.is_cancelled() {
                 return false;
             }
-            let fault = match self.transaction(part.clone()).await {
+            let began = Instant::now();
+            let outcome = self.transaction(part.clone()).await;
+            metrics::INBOX_DURATION.took([self.consumer], began.elapsed());
+            let fault = match outcome {
                 Ok(report) => {
                     tries = 0;
                     self.tell(&part, &report);
@@ -87,6 +99,7 @@ impl Applier {
                 }
                 Err(fault) => fault,
             };
+            metrics::INBOX_FAILURES.one([self.consumer]);
             tries += 1;
             if self.try_again(&fault, tries).await {
                 todo.push(part);
@@ -121,11 +134,13 @@ impl Applier {
 
     async fn transaction(&self, events: Arc<Vec<Received>>) -> Result<Report, Fault> {
         let this = self.clone();
+        let span = telemetry::together(self.consumer, events.iter().filter_map(|event| event.span.as_ref()));
         self.db
             .uow_within(BUDGET, move |tx| {
                 let (this, events) = (this.clone(), events.clone());
                 Box::pin(async move { this.inside(tx, &events).await })
             })
+            .instrument(span)
             .await
     }
 
@@ -137,16 +152,8 @@ impl Applier {
             report.applied = (0..events.len()).collect();
             return Ok(report);
         }
-        let tracked: Vec<Uuid> = events.iter().zip(&alone).filter(|(_, alone)| !**alone).map(|(event, _)| event.event_id).collect();
-        let mut fresh = match plant::bug("bug-04") {
-            true => take(&mut *self.db.read().acquire().await?, self.consumer, &tracked).await?,
-            false => take(tx, self.consumer, &tracked).await?,
-        };
-        if fresh.is_empty() && tracked.len() == events.len() && !plant::bug("bug-03") {
-            report.duplicates = events.len() as u64;
-            return Ok(report);
-        }
         let (mut last, mut waiting) = known(tx, self.consumer, events).await?;
+        let found = last.clone();
         let mut advanced: HashSet<AggregateKey> = HashSet::new();
         let mut runnable: Vec<&Received> = Vec::new();
         for (nth, event) in events.iter().enumerate() {
@@ -157,7 +164,7 @@ impl Applier {
             }
             let key = (event.topic.clone(), event.aggregate);
             let before = last.get(&key).copied().unwrap_or(0);
-            if (!fresh.remove(&event.event_id) || event.sequence <= before) && !plant::bug("bug-03") {
+            if event.sequence <= before && !plant::bug("bug-03") {
                 report.duplicates += 1;
             } else if waiting.contains(&key) {
                 park(tx, self.consumer, event, "waits for an earlier event", 0, 0.0).await?;
@@ -179,10 +186,16 @@ impl Applier {
                 advanced.insert(key);
             }
         }
+        let moves: Vec<Move> = advanced.into_iter().map(|key| (found.get(&key).copied().unwrap_or(0), last[&key], key)).collect();
+        if plant::bug("bug-04") {
+            advance(&mut *self.db.read().acquire().await?, self.consumer, moves.clone()).await?;
+        }
         if !runnable.is_empty() {
             self.handler.handle_all(tx, &runnable).await?;
         }
-        advance(tx, self.consumer, advanced.into_iter().map(|key| (last[&key], key))).await?;
+        if !plant::bug("bug-04") {
+            advance(tx, self.consumer, moves).await?;
+        }
         plant::crash_point("C-06");
         Ok(report)
     }
@@ -194,7 +207,11 @@ impl Applier {
         self.count("parked", report.parked);
         if report.gaps > 0 {
             tracing::error!(consumer = self.consumer, gaps = report.gaps, "events are missing, later ones wait");
-            metrics::counter!("inbox_gaps_total", "consumer" => self.consumer).increment(report.gaps);
+            metrics::INBOX_GAPS.add([self.consumer], report.gaps);
+        }
+        let (now, delay) = (OffsetDateTime::now_utc(), metrics::INBOX_DELAY.of([self.consumer]));
+        for nth in &report.applied {
+            delay.record((now - events[*nth].at).as_seconds_f64().max(0.0));
         }
         if !report.applied.is_empty() {
             let applied: Vec<Received> = report.applied.iter().map(|nth| events[*nth].clone()).collect();
@@ -205,7 +222,10 @@ impl Applier {
     /// Parks the event that cannot be applied.
     async fn set_aside(&self, event: &Received, fault: &Fault, stop: &CancellationToken) -> bool {
         let error = describe(fault);
-        tracing::warn!(consumer = self.consumer, kind = event.kind, event = %event.event_id, error, "event parked");
+        event.span().in_scope(|| {
+            tracing::Span::current().record("otel.status_code", "ERROR");
+            tracing::warn!(consumer = self.consumer, kind = event.kind, event = %event.event_id, error, "event parked");
+        });
         let bound = Arc::new((self.consumer, event.clone(), error, self.handler.alone(&event.kind)));
         let parked = self.until_written(stop, || {
             let bound = bound.clone();
@@ -213,8 +233,9 @@ impl Applier {
                 let bound = bound.clone();
                 Box::pin(async move {
                     let (consumer, event, error, alone) = &*bound;
-                    if !alone && take(tx, consumer, &[event.event_id]).await?.is_empty() {
-                        return Ok(());
+                    let (last, _) = known(tx, consumer, std::slice::from_ref(event)).await?;
+                    if !alone && last.values().any(|last| event.sequence <= *last) {
+                        return Ok(()); // somebody else could apply it
                     }
                     park(tx, consumer, event, error, 1, 1.0).await
                 })
@@ -270,13 +291,6 @@ pub(super) fn describe(fault: &Fault) -> String {
     }
 }
 
-/// Remembers the events; returns the ids that are new.
-async fn take(tx: &mut PgConnection, consumer: &str, ids: &[Uuid]) -> Result<HashSet<Uuid>, Fault> {
-    let insert = "insert into inbox (consumer, event_id) select $1, e.id from unnest($2::uuid[]) as e (id)
-                  on conflict do nothing returning event_id";
-    Ok(sqlx::query_scalar(insert).bind(consumer).bind(ids).fetch_all(tx).await?.into_iter().collect())
-}
-
 fn aggregates(events: &[Received]) -> Vec<Uuid> {
     events.iter().map(|e| e.aggregate).collect::<HashSet<_>>().into_iter().collect()
 }
@@ -304,24 +318,28 @@ async fn known(
     Ok((last, parked))
 }
 
-/// Notes the last applied sequence of each aggregate.
-pub(super) async fn advance(tx: &mut PgConnection, consumer: &str, to: impl Iterator<Item = (i64, AggregateKey)>) -> Result<(), Fault> {
-    let (mut topics, mut aggregates, mut last) = (Vec::new(), Vec::new(), Vec::new());
-    // Sorted, so that two transactions take the same row locks in the same order.
-    let mut to: Vec<_> = to.map(|(seq, key)| (key, seq)).collect();
-    to.sort();
-    for ((topic, aggregate), seq) in to {
-        topics.push(topic);
-        aggregates.push(aggregate);
-        last.push(seq);
-    }
-    if topics.is_empty() {
+/// Notes the last applied sequence of each aggregate, if it is still the one that was found. It is what makes a second consumer of the same
+/// events, such as one that lost its partition and does not know yet, roll back what it has done.
+pub(super) async fn advance(tx: &mut PgConnection, consumer: &str, mut moves: Vec<Move>) -> Result<(), Fault> {
+    if moves.is_empty() {
         return Ok(());
     }
-    let upsert = "insert into inbox_sequence (consumer, topic, aggregate, last_seq)
-                  select $1, s.topic, s.aggregate, s.last_seq
-                  from unnest($2::text[], $3::uuid[], $4::bigint[]) as s (topic, aggregate, last_seq)
-                  on conflict (consumer, topic, aggregate) do update set last_seq = excluded.last_seq";
-    sqlx::query(upsert).bind(consumer).bind(topics).bind(aggregates).bind(last).execute(tx).await?;
-    Ok(())
+    // Sorted, so that two transactions take the same row locks in the same order.
+    moves.sort_by(|(_, _, a), (_, _, b)| a.cmp(b));
+    let topics: Vec<&str> = moves.iter().map(|(_, _, (topic, _))| topic.as_str()).collect();
+    let aggregates: Vec<Uuid> = moves.iter().map(|(_, _, (_, aggregate))| *aggregate).collect();
+    let (from, to): (Vec<i64>, Vec<i64>) = moves.iter().map(|(from, to, _)| (*from, *to)).unzip();
+    let advance =
+        "with m as (select * from unnest($2::text[], $3::uuid[], $4::bigint[], $5::bigint[]) as m (topic, aggregate, first, last)),
+                   known as (update inbox_sequence s set last_seq = m.last from m
+                             where m.first > 0 and s.consumer = $1 and s.topic = m.topic and s.aggregate = m.aggregate
+                                   and s.last_seq = m.first returning 1),
+                   new as (insert into inbox_sequence (consumer, topic, aggregate, last_seq)
+                           select $1, m.topic, m.aggregate, m.last from m where m.first = 0 on conflict do nothing returning 1)
+                   select (select count(*) from known) + (select count(*) from new)";
+    let moved: i64 = sqlx::query_scalar(advance).bind(consumer).bind(topics).bind(aggregates).bind(from).bind(to).fetch_one(tx).await?;
+    if usize::try_from(moved).ok() == Some(moves.len()) {
+        return Ok(());
+    }
+    Err(Fault::Unavailable { peer: "postgres".into(), detail: "another consumer applied the same events meanwhile".into() })
 }

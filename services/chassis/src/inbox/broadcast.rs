@@ -41,7 +41,10 @@ impl Listener {
 
     async fn listen(&self) -> Result<(), Fault> {
         let topics: Vec<String> = self.broadcast.topics.iter().map(|t| self.settings.full(t)).collect();
-        let config = self.settings.consumer(self.broadcast.name).set("auto.offset.reset", "latest").set("group.id", "unused").clone();
+        let mut config = self.settings.consumer(self.broadcast.name);
+        config.set("auto.offset.reset", "latest").set("group.id", "unused");
+        // Caches can wait a moment; the broker then answers ten times a second instead of at every event.
+        config.set("fetch.wait.max.ms", "100").set("fetch.min.bytes", "1000000");
         let client = tokio::task::spawn_blocking(move || {
             let client: StreamConsumer = config.create()?;
             client.assign(&ends(&client, &topics)?)?;
@@ -64,7 +67,7 @@ impl Listener {
             match received {
                 Ok(message) => {
                     if let Record::Event(event) = Record::read(&self.settings, &message) {
-                        metrics::counter!("broadcast_events_total", "broadcast" => self.broadcast.name).increment(1);
+                        crate::metrics::BROADCAST_EVENTS.one([self.broadcast.name]);
                         (self.broadcast.on_event)(&event);
                     }
                 }

@@ -74,6 +74,7 @@ impl Received {
             at: OffsetDateTime::parse(required("ce_time")?, &Rfc3339).map_err(|error| format!("header ce_time: {error}"))?,
             payload: Bytes::new(),
             traceparent: header("traceparent").map(str::to_owned),
+            span: None,
             partition: 0,
             offset: 0,
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sqlx::{PgConnection, Row as _};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::apply::{BUDGET, advance, describe, is_infrastructure};
@@ -13,6 +14,7 @@ use super::park::bury;
 use super::{Consumer, Received};
 use crate::backoff;
 use crate::error::Fault;
+use crate::metrics;
 use crate::pg::Db;
 use crate::tasks::Tasks;
 
@@ -33,7 +35,7 @@ enum Step {
     /// Nothing to do now.
     Rest,
     /// Applied, or not needed; the next may follow at once.
-    Applied(Option<Received>),
+    Applied(Vec<Received>),
 }
 
 impl Redriver {
@@ -65,9 +67,9 @@ impl Redriver {
             while !self.tasks.token().is_cancelled() {
                 match self.step(key.clone()).await {
                     Ok(Step::Rest) => break,
-                    Ok(Step::Applied(event)) => {
-                        metrics::counter!("inbox_events_total", "consumer" => consumer.name, "effect" => "redriven").increment(1);
-                        consumer.handler.committed(event.as_slice());
+                    Ok(Step::Applied(events)) => {
+                        metrics::INBOX_EVENTS.one([consumer.name, "redriven"]);
+                        consumer.handler.committed(&events);
                     }
                     Err(fault) if is_infrastructure(&fault) => return Err(fault),
                     Err(fault) => {
@@ -103,11 +105,13 @@ impl Redriver {
     }
 
     async fn measure(&self) -> Result<(), Fault> {
-        let select = "select (select count(*) from parked), (select count(*) from dead_letter where closed_at is null)";
-        let (parked, dead): (i64, i64) = sqlx::query_as(select).fetch_one(self.db.read()).await?;
-        let role = self.db.role().to_owned();
-        metrics::gauge!("inbox_parked_events", "role" => role.clone()).set(parked as f64);
-        metrics::gauge!("inbox_dead_letters", "role" => role).set(dead as f64);
+        let select = "select count(*), count(distinct (consumer, topic, aggregate)),
+                             (select count(*) from dead_letter where closed_at is null)
+                      from parked";
+        let (parked, keys, dead): (i64, i64, i64) = sqlx::query_as(select).fetch_one(self.db.read()).await?;
+        metrics::INBOX_PARKED.set([self.db.role()], parked as f64);
+        metrics::INBOX_PARKED_KEYS.set([self.db.role()], keys as f64);
+        metrics::INBOX_DEAD.set([self.db.role()], dead as f64);
         Ok(())
     }
 }
@@ -130,6 +134,7 @@ async fn head(tx: &mut PgConnection, consumer: &str, topic: &str, aggregate: Uui
         at: row.try_get("at")?,
         payload: Bytes::from(row.try_get::<Vec<u8>, _>("payload")?),
         traceparent: row.try_get("traceparent")?,
+        span: None,
         partition: row.try_get("source_partition")?,
         offset: row.try_get("source_offset")?,
     };
@@ -148,17 +153,18 @@ async fn step(tx: &mut PgConnection, consumer: &Consumer, topic: &str, aggregate
     let needed = event.sequence == last + 1;
     let wanted = needed && consumer.handler.wants(&event.kind);
     if wanted {
-        consumer.handler.handle_all(&mut *tx, &[&event]).await?;
+        let event = event.clone().traced(consumer.name);
+        consumer.handler.handle_all(&mut *tx, &[&event]).instrument(event.span()).await?;
     }
     if needed && !alone {
-        advance(&mut *tx, consumer.name, std::iter::once((event.sequence, (topic.to_owned(), aggregate)))).await?;
+        advance(&mut *tx, consumer.name, vec![(last, event.sequence, (topic.to_owned(), aggregate))]).await?;
     }
     let delete = "delete from parked where consumer = $1 and topic = $2 and aggregate = $3 and event_id = $4";
     sqlx::query(delete).bind(consumer.name).bind(topic).bind(aggregate).bind(event.event_id).execute(&mut *tx).await?;
     let next = "update parked set next_at = clock_timestamp()
                 where consumer = $1 and topic = $2 and aggregate = $3 and state = 'WAITING' and sequence = $4";
     sqlx::query(next).bind(consumer.name).bind(topic).bind(aggregate).bind(event.sequence + 1).execute(tx).await?;
-    Ok(Step::Applied(wanted.then_some(event)))
+    Ok(Step::Applied(wanted.then_some(event).into_iter().collect()))
 }
 
 /// Returns the event when it has been given up.

@@ -11,7 +11,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset, Statistics, TopicPartitionList, statistics};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -24,6 +24,7 @@ use super::redrive::Redriver;
 use crate::batch::Batcher;
 use crate::error::Fault;
 use crate::kafka::{self, KafkaSettings, unavailable};
+use crate::metrics;
 use crate::pg::Db;
 use crate::plant;
 use crate::tasks::Tasks;
@@ -34,7 +35,7 @@ const QUEUE: usize = 500;
 const BATCH: usize = 100;
 /// Between two transactions of one consumer under load; what comes meanwhile is applied together. An event that comes alone is applied at
 /// once, and so is whatever follows it.
-const PACE: Duration = Duration::from_millis(30);
+const PACE: Duration = Duration::from_millis(40);
 /// Partitions of one consumer at most, far more than topics have.
 const PARTITIONS: usize = 1024;
 /// How often offsets are committed. A re-read costs a look into the inbox, a commit costs the broker a write.
@@ -58,6 +59,7 @@ pub fn spawn(db: &Db, settings: &KafkaSettings, consumers: Vec<Consumer>, tasks:
             topics: consumer.topics,
             tasks: tasks.clone(),
         };
+        metrics::INBOX_RESTARTS.add([consumer.name], 0);
         tasks.spawn(consumer.name, feed.run());
     }
     let redriver = Redriver { db: db.clone(), consumers: Arc::new(consumers), tasks: tasks.clone() };
@@ -96,12 +98,15 @@ struct Lane {
 }
 
 /// The partitions assigned now. A revoked one is removed by the callback, so nothing is committed for it afterwards.
-#[derive(Clone, Default)]
-struct Lanes(Arc<Mutex<HashMap<Partition, Lane>>>);
+#[derive(Clone)]
+struct Lanes {
+    consumer: &'static str,
+    all: Arc<Mutex<HashMap<Partition, Lane>>>,
+}
 
 impl Lanes {
     fn lock(&self) -> MutexGuard<'_, HashMap<Partition, Lane>> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.all.lock().expect("no holder of this lock panics")
     }
 
     fn drop_lane(&self, partition: &Partition) {
@@ -118,6 +123,15 @@ impl ClientContext for Lanes {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "kafka consumer");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        // A partition that is not ours, or of which nothing is known yet, has -1.
+        let lag = |partition: &statistics::Partition| partition.consumer_lag.max(0) as f64;
+        let total: f64 = statistics.topics.values().flat_map(|topic| topic.partitions.values().map(lag)).sum();
+        metrics::INBOX_LAG.set([self.consumer], total);
+        let connected = statistics.brokers.values().filter(|broker| broker.nodeid >= 0 && broker.state == "UP").count();
+        metrics::KAFKA_CONNECTED.set([self.consumer], connected as f64);
     }
 }
 
@@ -144,7 +158,7 @@ impl Feed {
         while !self.tasks.token().is_cancelled() {
             if let Err(error) = self.consume().await {
                 tracing::warn!(consumer = self.applier.consumer, %error, "consumer is started again");
-                metrics::counter!("inbox_restarts_total", "consumer" => self.applier.consumer).increment(1);
+                metrics::INBOX_RESTARTS.one([self.applier.consumer]);
                 self.tasks.pause(Duration::from_secs(1)).await;
             }
         }
@@ -152,10 +166,15 @@ impl Feed {
 
     /// Runs one client until the process stops or the client is of no use any more.
     async fn consume(&self) -> Result<(), Fault> {
-        let lanes = Lanes::default();
+        let lanes = Lanes { consumer: self.applier.consumer, all: Arc::default() };
         let group = self.settings.full(&format!("mercato.{}", self.applier.consumer));
-        let client: StreamConsumer<Lanes> =
-            self.settings.consumer(self.applier.consumer).set("group.id", group).create_with_context(lanes.clone()).map_err(unavailable)?;
+        let client: StreamConsumer<Lanes> = self
+            .settings
+            .consumer(self.applier.consumer)
+            .set("group.id", group)
+            .set("statistics.interval.ms", "5000")
+            .create_with_context(lanes.clone())
+            .map_err(unavailable)?;
         let topics: Vec<String> = self.topics.iter().map(|t| self.settings.full(t)).collect();
         client.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>()).map_err(unavailable)?;
         let client = Arc::new(client);

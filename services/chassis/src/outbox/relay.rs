@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::send::{Outcome, Row, Sender};
 use crate::error::Fault;
 use crate::kafka::KafkaSettings;
+use crate::metrics;
 use crate::pg::Db;
 use crate::tasks::Tasks;
 
@@ -121,11 +122,13 @@ impl Keeper {
     }
 
     async fn measure(&self) -> Result<(), Fault> {
-        let select = "select count(*), coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 from outbox";
-        let (rows, oldest): (i64, f64) = sqlx::query_as(select).fetch_one(self.db.read()).await?;
-        let role = self.db.role().to_owned();
-        metrics::gauge!("outbox_rows", "role" => role.clone()).set(rows as f64);
-        metrics::gauge!("outbox_oldest_seconds", "role" => role).set(oldest.max(0.0));
+        let select = "select count(*), coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8,
+                             (select count(*) from outbox_dead)
+                      from outbox";
+        let (rows, oldest, dead): (i64, f64, i64) = sqlx::query_as(select).fetch_one(self.db.read()).await?;
+        metrics::OUTBOX_WAITING.set([self.db.role()], rows as f64);
+        metrics::OUTBOX_OLDEST.set([self.db.role()], oldest.max(0.0));
+        metrics::OUTBOX_DEAD.set([self.db.role()], dead as f64);
         Ok(())
     }
 }
@@ -158,6 +161,7 @@ impl Relay {
                 }
             };
             if sent == 0 {
+                self.sender.poll();
                 tokio::select! {
                     () = token.cancelled() => {}
                     () = hint.notified() => {}
@@ -229,7 +233,7 @@ impl Relay {
     fn block(&mut self, row: &Row, error: &str) {
         let failures = self.blocked.get(&row.aggregate).map_or(0, |b| b.failures) + 1;
         tracing::warn!(topic = row.topic, aggregate = %row.aggregate, sequence = row.sequence, failures, error, "event not sent");
-        metrics::counter!("outbox_failures_total", "topic" => row.topic.clone()).increment(1);
+        metrics::OUTBOX_FAILURES.one([&row.topic]);
         let wait = POLL * 2u32.pow(failures.min(6));
         self.blocked.insert(row.aggregate, Blocked { until: Instant::now() + wait, failures });
     }
@@ -275,7 +279,6 @@ async fn bury(db: &Db, row: &Row, error: String) -> Result<(), Fault> {
         .await?;
     if dead > 0 {
         tracing::error!(topic = row.topic, aggregate = %row.aggregate, events = dead, "events given up, see table outbox_dead");
-        metrics::counter!("outbox_dead_total", "topic" => row.topic.clone()).increment(dead);
     }
     Ok(())
 }

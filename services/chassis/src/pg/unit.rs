@@ -8,12 +8,14 @@ use futures_util::future::BoxFuture;
 use sqlx::{Executor as _, PgConnection};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field};
 
 use super::warm::{Loan, Warm};
 use super::{Db, UNIT_BUDGET};
 use crate::call;
 use crate::error::{Fault, ServiceError};
+use crate::metrics::{self, Counter};
+use crate::telemetry;
 use crate::work::{Item, Lanes, Place};
 
 /// Retries of a transaction that PostgreSQL refused because of another one.
@@ -30,6 +32,7 @@ struct Hints {
     work: Cell<bool>,
     workers: Option<Arc<Lanes>>,
     handed: RefCell<Vec<(Item, Place)>>,
+    counted: RefCell<Vec<(Counter, u64)>>,
 }
 
 pub(crate) fn hint_outbox() {
@@ -51,16 +54,24 @@ pub(crate) fn hand_over(item: Item, place: Place) {
     HINTS.try_with(|h| h.handed.borrow_mut().push((item, place))).ok();
 }
 
+/// Counts once the running transaction has committed, and not at all when it does not. Outside a unit of work nothing is counted.
+pub fn count_on_commit(counter: Counter, n: u64) {
+    HINTS.try_with(|h| h.counted.borrow_mut().push((counter, n))).ok();
+}
+
 /// A connection that is thrown away unless its transaction is known to have ended.
-struct Session(Option<Loan>);
+struct Session {
+    loan: Option<Loan>,
+    discarded: Counter,
+}
 
 impl Session {
     fn connection(&mut self) -> &mut PgConnection {
-        &mut self.0.as_mut().expect("a session holds its connection until it is given back").connection
+        &mut self.loan.as_mut().expect("a session holds its connection until it is given back").connection
     }
 
     fn give_back(mut self, warm: &Warm) {
-        if let Some(loan) = self.0.take() {
+        if let Some(loan) = self.loan.take() {
             warm.give(loan);
         }
     }
@@ -68,8 +79,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(loan) = self.0.take() {
-            metrics::counter!("db_connections_discarded_total").increment(1);
+        if let Some(loan) = self.loan.take() {
+            self.discarded.increment(1);
             drop(loan.connection.detach());
         }
     }
@@ -97,7 +108,7 @@ impl Db {
             return Err(Fault::Timeout.into());
         }
         let Ok(permit) = self.inner.foreground.clone().try_acquire_owned() else {
-            metrics::counter!("db_units_total", "outcome" => "saturated").increment(1);
+            metrics::DB_UNITS.one([&self.inner.role, "saturated"]);
             return Err(Fault::Saturated.into());
         };
         self.detached(Span::Transaction, permit, left.map_or(UNIT_BUDGET, |left| left.min(UNIT_BUDGET)), f).await
@@ -136,22 +147,42 @@ impl Db {
     pub async fn look<T>(&self, f: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>>) -> Result<T, Fault> {
         let deadline = Instant::now() + UNIT_BUDGET;
         let mut session = self.session(deadline).await?;
-        let read = timeout_at(deadline, f(session.connection())).await.unwrap_or(Err(Fault::Timeout));
+        let traced = self.traced("read");
+        let read = timeout_at(deadline, f(session.connection())).instrument(traced.clone()).await.unwrap_or(Err(Fault::Timeout));
+        mark(&traced, outcome(&read));
+        drop(traced);
         if read.as_ref().map_or_else(told, |_| true) {
             session.give_back(&self.inner.warm);
         }
         read
     }
 
+    fn holding(&self, loan: Loan, began: Instant) -> Session {
+        self.inner.meters.wait.record(began.elapsed().as_secs_f64());
+        Session { loan: Some(loan), discarded: self.inner.meters.discarded.clone() }
+    }
+
     async fn session(&self, deadline: Instant) -> Result<Session, Fault> {
+        let began = Instant::now();
         if let Some(loan) = self.inner.warm.take().await {
-            return Ok(Session(Some(loan)));
+            return Ok(self.holding(loan, began));
         }
         match timeout_at(deadline, self.inner.pool.acquire()).await {
-            Ok(Ok(connection)) => Ok(Session(Some(Loan::new(connection)))),
+            Ok(Ok(connection)) => Ok(self.holding(Loan::new(connection), began)),
             Ok(Err(error)) => Err(Fault::from(error)),
             Err(_) => Err(Fault::Saturated),
         }
+    }
+
+    /// The span of what is done in the database, when spans are exported and a trace is under way; none in the loops that only look for work.
+    fn traced(&self, operation: &'static str) -> tracing::Span {
+        let current = tracing::Span::current();
+        if !telemetry::exporting() || current.is_none() {
+            return current;
+        }
+        let role = self.role();
+        tracing::info_span!("unit", otel.name = %format_args!("{operation} {role}"), otel.kind = "client", db.system.name = "postgresql",
+            db.namespace = role, db.operation.name = operation, mercato.outcome = field::Empty, otel.status_code = field::Empty)
     }
 
     async fn detached<T, E, F>(&self, span: Span, permit: OwnedSemaphorePermit, budget: Duration, f: F) -> Result<T, E>
@@ -161,12 +192,15 @@ impl Db {
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + Sync + 'static,
     {
         let (db, caller_deadline) = (self.clone(), call::current_deadline());
+        let traced = self.traced(span.operation());
+        let ended = traced.clone();
         let unit = async move {
             let result = db.with_retries(span, Instant::now() + budget, &f).await;
+            mark(&ended, outcome(&result));
             drop(permit);
             result
         };
-        let unit = HINTS.scope(self.hints(), unit).in_current_span();
+        let unit = HINTS.scope(self.hints(), unit).instrument(traced);
         let running = match caller_deadline {
             Some(at) => self.inner.tasks.track(call::with_deadline(at, unit)),
             None => self.inner.tasks.track(unit),
@@ -187,7 +221,7 @@ impl Db {
         loop {
             let result = self.once(span, deadline, f).await;
             let outcome = outcome(&result);
-            metrics::counter!("db_units_total", "outcome" => outcome).increment(1);
+            metrics::DB_UNITS.one([&self.inner.role, outcome]);
             let pause = Duration::from_millis(rand::random_range(1..=(10 << retries)));
             if outcome != "conflict" || retries == CONFLICT_RETRIES || Instant::now() + pause >= deadline {
                 return result;
@@ -222,7 +256,7 @@ impl Db {
         } else {
             drop(session);
         }
-        metrics::histogram!("db_conn_hold_seconds").record(held.elapsed().as_secs_f64());
+        self.inner.meters.hold.record(held.elapsed().as_secs_f64());
         self.tell_waiters(result.is_ok());
         result
     }
@@ -234,9 +268,11 @@ impl Db {
     fn tell_waiters(&self, committed: bool) {
         let told = HINTS.try_with(|h| {
             let (outbox, work, handed) = (h.outbox.replace(false), h.work.replace(false), h.handed.take());
+            let counted = h.counted.take();
             if !committed {
                 return; // an item whose commit was not answered runs when its lease ends
             }
+            counted.into_iter().for_each(|(counter, n)| counter.increment(n));
             if outbox {
                 crate::plant::crash_point("C-03");
                 self.inner.appended.notify_one();
@@ -261,6 +297,23 @@ enum Span {
     Transaction,
     /// One statement.
     Statement,
+}
+
+impl Span {
+    fn operation(self) -> &'static str {
+        match self {
+            Span::Transaction => "transaction",
+            Span::Statement => "statement",
+        }
+    }
+}
+
+/// Notes in the trace how it ended. Of the caller's own span the fields are not known, so that nothing happens to it.
+fn mark(span: &tracing::Span, outcome: &'static str) {
+    span.record("mercato.outcome", outcome);
+    if matches!(outcome, "timeout" | "unknown" | "saturated" | "error") && span.has_field("mercato.outcome") {
+        span.record("otel.status_code", "ERROR");
+    }
 }
 
 /// Whether PostgreSQL itself said what went wrong, so that the session goes on.

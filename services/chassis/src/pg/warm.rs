@@ -12,6 +12,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Postgres};
 use tokio::time::Instant;
 
+use crate::metrics::Counter;
+
 /// How long a connection that answered is believed to answer.
 const FRESH: Duration = Duration::from_secs(1);
 /// The time for a sign of life.
@@ -42,12 +44,18 @@ impl Loan {
 pub(super) struct Warm {
     kept: Mutex<Vec<Kept>>,
     most: usize,
+    discarded: Counter,
 }
 
 impl Warm {
-    /// Keeps `most` connections; the others go back to the pool.
-    pub fn new(most: usize) -> Warm {
-        Warm { kept: Mutex::default(), most }
+    /// Keeps `most` connections; the others go back to the pool. `discarded` counts those that are thrown away.
+    pub fn new(most: usize, discarded: Counter) -> Warm {
+        Warm { kept: Mutex::default(), most, discarded }
+    }
+
+    /// How many lie here.
+    pub fn idle(&self) -> usize {
+        self.lock().len()
     }
 
     /// A connection that answers, if one is kept.
@@ -55,7 +63,7 @@ impl Warm {
         loop {
             let mut kept = self.lock().pop()?;
             if kept.answered.elapsed() >= FRESH && !matches!(tokio::time::timeout(ANSWER, kept.connection.ping()).await, Ok(Ok(()))) {
-                metrics::counter!("db_connections_discarded_total").increment(1);
+                self.discarded.increment(1);
                 drop(kept.connection.detach());
                 continue;
             }

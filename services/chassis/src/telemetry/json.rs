@@ -1,4 +1,4 @@
-//! Log lines: one JSON object each, on standard error, with the trace id.
+//! Log lines: one JSON object each, on standard error, with the ids of trace and span.
 
 use super::TraceParent;
 use serde_json::{Map, Value};
@@ -26,6 +26,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLog {
             && let Some(ids) = scope.find_map(|span| span.extensions().get::<TraceParent>().copied())
         {
             fields.0.insert("trace_id".to_owned(), ids.trace_id().into());
+            fields.0.insert("span_id".to_owned(), ids.span_id().into());
         }
         let mut line = Value::Object(fields.0).to_string();
         line.push('\n');

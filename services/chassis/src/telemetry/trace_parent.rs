@@ -1,6 +1,5 @@
 //! The `traceparent` header of W3C Trace Context.
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use std::{fmt, str::FromStr};
 
 /// A place in a trace.
@@ -12,9 +11,10 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// The first span of a new trace.
-    pub(super) fn root() -> Self {
-        Self { trace: rand::random::<u128>().max(1), span: rand::random::<u64>().max(1), sampled: false }
+    /// The first span of a new trace, for which `samples` decides whether it is exported.
+    pub(super) fn root(samples: impl FnOnce(u128) -> bool) -> Self {
+        let trace = rand::random::<u128>().max(1);
+        Self { trace, span: rand::random::<u64>().max(1), sampled: samples(trace) }
     }
 
     /// A span below this one.
@@ -27,17 +27,9 @@ impl TraceParent {
         format!("{:032x}", self.trace)
     }
 
-    pub(super) fn from_otel(ids: &SpanContext) -> Self {
-        Self {
-            trace: u128::from_be_bytes(ids.trace_id().to_bytes()),
-            span: u64::from_be_bytes(ids.span_id().to_bytes()),
-            sampled: ids.is_sampled(),
-        }
-    }
-
-    pub(super) fn to_otel(self) -> SpanContext {
-        let flags = if self.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
-        SpanContext::new(TraceId::from(self.trace), SpanId::from(self.span), flags, true, TraceState::default())
+    /// The span's own id, 16 hexadecimal digits.
+    pub fn span_id(&self) -> String {
+        format!("{:016x}", self.span)
     }
 }
 
@@ -93,9 +85,12 @@ mod tests {
     }
 
     #[test]
-    fn survives_the_way_through_opentelemetry() {
-        let ids = TraceParent { sampled: true, ..TraceParent::root() };
-        assert_eq!(TraceParent::from_otel(&ids.to_otel()), ids);
-        assert_eq!(ids.child().trace, ids.trace);
+    fn a_span_below_another_shares_its_trace_and_its_fate() {
+        for sampled in [true, false] {
+            let root = TraceParent::root(|_| sampled);
+            let child = root.child();
+            assert_eq!((child.trace, child.sampled), (root.trace, sampled));
+            assert_ne!(child.span, root.span);
+        }
     }
 }

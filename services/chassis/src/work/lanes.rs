@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{Item, Verdict, Worker};
 use crate::error::Fault;
+use crate::metrics;
 use crate::pg::Db;
 use crate::tasks::Tasks;
 
@@ -63,15 +65,21 @@ impl Lanes {
         crate::plant::crash_point("C-12");
         let (db, hint) = (db.clone(), db.enqueued());
         let (worker, free) = (lane.worker.clone(), lane.free.clone());
-        let span = tracing::info_span!("work", kind = item.kind, subject = %item.subject, attempt = item.attempt);
+        let span = tracing::info_span!("work", traceparent = item.traceparent.as_deref(), role = db.role(),
+            otel.name = %format_args!("step {}", item.kind), mercato.step = item.kind, mercato.subject = %item.subject,
+            mercato.attempt = item.attempt, mercato.verdict = tracing::field::Empty, otel.status_code = tracing::field::Empty);
         let run = async move {
+            let began = Instant::now();
             let (verdict, known) = verdict(&*worker, &item).await;
             let label = if verdict == Verdict::Done { "done" } else { "again" };
-            metrics::counter!("work_runs_total", "kind" => item.kind.clone(), "verdict" => label).increment(1);
+            tracing::Span::current().record("mercato.verdict", label);
+            metrics::WORK_RUNS.one([&item.kind, label]);
+            metrics::WORK_DURATION.took([&item.kind], began.elapsed());
             if let Verdict::Again { after, error } = verdict {
                 if known {
                     tracing::debug!(error, ?after, "step runs again");
                 } else {
+                    tracing::Span::current().record("otel.status_code", "ERROR");
                     tracing::error!(error, ?after, "step broke off");
                 }
                 if let Err(fault) = postpone(&db, &item, after, error).await {

@@ -24,6 +24,7 @@ impl Item {
             subject: row.try_get("subject")?,
             attempt: row.try_get("attempt")?,
             first_at: row.try_get("first_at")?,
+            traceparent: row.try_get("traceparent")?,
             epoch: row.try_get("epoch")?,
             requested: row.try_get("requested")?,
             leased,
@@ -128,7 +129,7 @@ impl Dispatcher {
                      set lease_until = clock_timestamp() + make_interval(secs => due.lease), due_at = '9999-01-01',
                          attempt = w.attempt + 1, epoch = w.epoch + 1
                      from due where w.kind = due.kind and w.subject = due.subject
-                     returning w.kind, w.subject, w.attempt, w.first_at, w.epoch, w.requested";
+                     returning w.kind, w.subject, w.attempt, w.first_at, w.traceparent, w.epoch, w.requested";
         let (bound, leased) = (Arc::new((kinds, limits, leases)), Instant::now());
         self.db
             .statement(Duration::from_secs(2), move |tx| {

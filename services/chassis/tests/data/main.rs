@@ -9,6 +9,7 @@ mod batch;
 mod cache;
 mod idempotency;
 mod inbox;
+mod migrate;
 mod outbox;
 mod support;
 mod unit;

@@ -70,6 +70,20 @@ async fn write(w: &World, aggregates: usize, each: usize) {
 const LEFT: &str = "select count(*) from outbox";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_whose_clock_is_far_ahead_of_the_brokers_is_heard() {
+    world(|w| async move {
+        w.sql(AGGREGATE).await;
+        w.sql("alter table outbox alter column created_at set default clock_timestamp() + interval '2 hours'").await;
+        kafka::ensure_topics(&w.kafka, TOPICS).await.unwrap();
+        outbox::spawn(&w.db, &w.kafka, &w.tasks).unwrap();
+        happen(&w.db, Uuid::now_v7(), "thing.happened").await;
+        w.until(LEFT, 0).await;
+        assert_eq!(read_all(&w.kafka, "things").await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_arrives_once_and_in_order() {
     world(|w| async move {
         w.sql(AGGREGATE).await;

@@ -113,6 +113,22 @@ async fn a_call_within_a_call_has_less_time() {
 }
 
 #[tokio::test]
+async fn of_two_processes_of_a_role_the_one_that_is_left_is_called() {
+    let callee = |name: &'static str| role("doors", move |_| async move { Ok(Product { name: name.into(), ..Product::default() }) });
+    let one = Sandbox::of(vec![callee("one")]).start().await.unwrap();
+    let secret = one.env()["MERCATO_PEER_SECRET"].clone();
+    let other = Sandbox::of(vec![callee("other")]).env("MERCATO_PEER_SECRET", secret.clone()).start().await.unwrap();
+    let (way, urls) = (Arc::new(Mutex::new(None)), format!("http://{},http://{}", one.grpc(), other.grpc()));
+    let caller = Sandbox::of(vec![caller("doors", &way)]).env("MERCATO_PEER_DOORS", urls).env("MERCATO_PEER_SECRET", secret);
+    let _caller = caller.start().await.unwrap();
+    let peer = way.lock().unwrap().clone().unwrap();
+    let answers = async || ProductServiceClient::new(peer.clone()).get_product(get()).await.unwrap().into_inner().name;
+    let (ends, stays) = if answers().await == "one" { (one, "other") } else { (other, "one") };
+    assert!(ends.stop().await);
+    assert_eq!(answers().await, stays);
+}
+
+#[tokio::test]
 async fn a_peer_that_says_nothing_is_waited_for_until_the_deadline() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (way, address) = (Arc::new(Mutex::new(None)), format!("http://{}", silent.local_addr().unwrap()));
@@ -131,7 +147,7 @@ async fn a_peer_that_is_gone_is_unavailable_and_soon_refused() {
     eventually("the breaker opens", LONG, || async {
         let failed = ProductServiceClient::new(peer.clone()).get_product(get()).await.unwrap_err();
         assert_eq!(failed.code(), Code::Unavailable, "{failed:?}");
-        admin(&sandbox, "/metrics").await.contains("peer_refused_total{peer=\"gone\"}").then_some(())
+        admin(&sandbox, "/metrics").await.contains("mercato_peer_refused_total{peer=\"gone\"}").then_some(())
     })
     .await;
 }

@@ -158,7 +158,7 @@ async fn health_probes_and_metrics_tell_the_state() {
     assert!(admin(&sandbox, "/readyz").await.starts_with("HTTP/1.1 200"));
     let counted = || async {
         let metrics = admin(&sandbox, "/metrics").await;
-        let line = "grpc_requests_total{method=\"/mercato.catalog.v1.ProductService/GetProduct\",code=\"OK\"}";
+        let line = "mercato_rpc_calls_total{method=\"/mercato.catalog.v1.ProductService/GetProduct\",code=\"OK\"}";
         (metrics.contains(line) && metrics.contains("grpc_request_duration_seconds_bucket")).then_some(())
     };
     eventually("the call is counted", LONG, counted).await;

@@ -40,8 +40,7 @@ async fn spans_of_calls_reach_a_collector_before_the_process_ends() {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let (endpoint, mut exports) = collector().await;
     let sandbox = Sandbox::of(vec![Fake::role("nothing", |_, _| ())]).env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).start().await.unwrap();
-    let span = tracing::info_span!(target: "mercato", "order of the tests");
-    telemetry::set_parent(&span, PARENT);
+    let span = tracing::info_span!(target: "mercato", "order of the tests", traceparent = PARENT);
     let child = span.in_scope(telemetry::current).unwrap();
     assert_eq!(child.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_ne!(child.to_string(), PARENT, "the span has an id of its own");

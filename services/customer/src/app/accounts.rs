@@ -143,7 +143,7 @@ fn taken(error: sqlx::Error) -> Error {
 /// Those of the database and of the hasher.
 pub async fn seed(db: &Db, email: &str, password: &str, roles: &[&str]) -> Result<Uuid, Fault> {
     let email = fold(email);
-    let passwords = Passwords::new().await?;
+    let passwords = Passwords::new()?;
     let known = customers::credential(db.read(), &email).await?;
     if let Some((id, hash)) = &known
         && passwords.verify(passwords.turn(soon()).await?, password.into(), Some(hash.clone())).await?

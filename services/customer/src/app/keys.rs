@@ -110,7 +110,14 @@ impl Keys {
 async fn rotate(tx: &mut PgConnection, seal: &Seal, policy: &Policy) -> Result<(), Fault> {
     store::keys::lock(tx).await?;
     let now = store::keys::now(&mut *tx).await?;
-    let times: Vec<Times> = store::keys::all(&mut *tx).await?.iter().map(|key| key.times).collect();
+    let keys = store::keys::all(&mut *tx).await?;
+    for key in &keys {
+        if let Some(sealed) = seal.renewed(&key.kid, &key.sealed_key) {
+            store::keys::seal_anew(tx, &key.kid, &sealed).await?;
+            tracing::info!(kid = key.kid, "a signing key was sealed with the new secret");
+        }
+    }
+    let times: Vec<Times> = keys.iter().map(|key| key.times).collect();
     let active_from = match plan(now, &times, policy) {
         Step::Wait => None,
         Step::CreateNow => Some(now),

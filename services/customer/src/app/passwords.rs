@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::phc::{Output, PasswordHash, Salt};
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use mercato_chassis::error::Fault;
@@ -40,14 +40,12 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    /// Makes the hasher, and with it the decoy, which takes the time of one hash.
+    /// Makes the hasher, and with it the decoy. That is drawn, not computed: a process that never hashes does not need a hash's memory.
     ///
     /// # Errors
-    /// [`Fault::Internal`] when the hasher does not work on this machine.
-    pub async fn new() -> Result<Passwords, Fault> {
-        let mut unknowable = [0u8; 32];
-        rand::fill(&mut unknowable);
-        let decoy = off_thread(move || hash(&unknowable)).await?;
+    /// [`Fault::Internal`] when the decoy cannot be written down.
+    pub fn new() -> Result<Passwords, Fault> {
+        let decoy = decoy().map_err(|error| failed(&error))?;
         Ok(Passwords { queue: Arc::new(Semaphore::new(QUEUE + PARALLEL)), turns: Arc::new(Semaphore::new(PARALLEL)), decoy: decoy.into() })
     }
 
@@ -100,8 +98,26 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> +
     tokio::task::spawn_blocking(work).await.map_err(|error| Fault::Internal(format!("hashing a password stopped: {error}")))?
 }
 
+fn failed(error: &dyn std::fmt::Display) -> Fault {
+    Fault::Internal(format!("hashing a password failed: {error}"))
+}
+
+/// What a hash looks like, of no password.
+fn decoy() -> Result<String, argon2::password_hash::Error> {
+    let (mut salt, mut output) = ([0u8; 16], [0u8; 32]);
+    rand::fill(&mut salt);
+    rand::fill(&mut output);
+    let decoy = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: Params::new(MEMORY_KIB, PASSES, LANES, None)?.try_into()?,
+        salt: Some(Salt::new(&salt)?),
+        hash: Some(Output::new(&output)?),
+    };
+    Ok(decoy.to_string())
+}
+
 fn hash(password: &[u8]) -> Result<String, Fault> {
-    let failed = |error: &dyn std::fmt::Display| Fault::Internal(format!("hashing a password failed: {error}"));
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| failed(&error))?;
     let mut salt = [0u8; 16];
     rand::fill(&mut salt);
@@ -119,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_names_its_algorithm_and_parameters_and_opens_to_one_password() {
-        let passwords = Passwords::new().await.unwrap();
+        let passwords = Passwords::new().unwrap();
         let phc = passwords.hash(passwords.turn(soon()).await.unwrap(), "correct horse".into()).await.unwrap();
         assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
         let verify = async |password: &str, phc: Option<String>| {
@@ -128,11 +144,13 @@ mod tests {
         assert!(verify("correct horse", Some(phc.clone())).await);
         assert!(!verify("correct horsf", Some(phc)).await);
         assert!(!verify("correct horse", None).await);
+        let shape = |phc: &str| phc.split('$').map(str::len).collect::<Vec<_>>();
+        assert_eq!(shape(&passwords.decoy), shape(&passwords.hash(passwords.turn(soon()).await.unwrap(), "any".into()).await.unwrap()));
     }
 
     #[tokio::test]
     async fn a_full_queue_refuses_at_once_and_a_short_deadline_in_time() {
-        let passwords = Passwords::new().await.unwrap();
+        let passwords = Passwords::new().unwrap();
         let _first = passwords.turn(soon()).await.unwrap();
         let _second = passwords.turn(soon()).await.unwrap();
         let late = passwords.turn(Instant::now() + Duration::from_millis(210)).await;

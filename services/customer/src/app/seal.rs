@@ -13,12 +13,21 @@ const NONCE: usize = 24;
 
 /// The master secret. Neither printable nor comparable; wiped when dropped.
 #[derive(Clone)]
-pub struct Seal(Arc<SecretBox<[u8; 32]>>);
+pub struct Seal {
+    secret: Arc<SecretBox<[u8; 32]>>,
+    other: Option<Arc<SecretBox<[u8; 32]>>>,
+}
 
 impl Seal {
     /// From the secret itself.
     pub fn new(secret: [u8; 32]) -> Self {
-        Self(Arc::new(SecretBox::new(Box::new(secret))))
+        Self { secret: Arc::new(SecretBox::new(Box::new(secret))), other: None }
+    }
+
+    /// Opens what another secret sealed as well, while the secret is being changed.
+    #[must_use]
+    pub fn opening(self, other: Seal) -> Self {
+        Self { other: Some(other.secret), ..self }
     }
 
     /// From 64 hex digits; `None` when it is anything else.
@@ -38,7 +47,7 @@ impl Seal {
 
     /// HMAC-SHA256 of `data` under a key of its own for each `purpose`.
     pub fn keyed_hash(&self, purpose: &str, data: &[u8]) -> [u8; 32] {
-        hmac(&hmac(self.0.expose_secret(), purpose.as_bytes()), data)
+        hmac(&hmac(self.secret.expose_secret(), purpose.as_bytes()), data)
     }
 
     /// Encrypts `plain` so that it opens only together with `context`.
@@ -46,19 +55,31 @@ impl Seal {
         let mut nonce = [0; NONCE];
         rand::fill(&mut nonce);
         let payload = Payload { msg: plain, aad: context.as_bytes() };
-        let sealed = self.cipher().encrypt(&XNonce::from(nonce), payload).expect("a key is far shorter than the cipher's limit");
+        let sealed = cipher(&self.secret).encrypt(&XNonce::from(nonce), payload).expect("a key is far shorter than the cipher's limit");
         [&nonce[..], &sealed].concat()
     }
 
     /// Opens what [`Seal::seal`] made. `None`: other secret, other context, or damaged.
     pub fn open(&self, context: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, text) = sealed.split_first_chunk::<NONCE>()?;
-        self.cipher().decrypt(&XNonce::from(*nonce), Payload { msg: text, aad: context.as_bytes() }).ok()
+        open(&self.secret, context, sealed).or_else(|| open(self.other.as_ref()?, context, sealed))
     }
 
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new(&hmac(self.0.expose_secret(), b"mercato/customer/signing-key").into())
+    /// What the other secret sealed, sealed with the present one; `None` when the present one opens it, or neither does.
+    pub fn renewed(&self, context: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        match open(&self.secret, context, sealed) {
+            Some(_) => None,
+            None => Some(self.seal(context, &open(self.other.as_ref()?, context, sealed)?)),
+        }
     }
+}
+
+fn open(secret: &SecretBox<[u8; 32]>, context: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, text) = sealed.split_first_chunk::<NONCE>()?;
+    cipher(secret).decrypt(&XNonce::from(*nonce), Payload { msg: text, aad: context.as_bytes() }).ok()
+}
+
+fn cipher(secret: &SecretBox<[u8; 32]>) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(&hmac(secret.expose_secret(), b"mercato/customer/signing-key").into())
 }
 
 fn hmac(key: &[u8; 32], data: &[u8]) -> [u8; 32] {
@@ -89,9 +110,14 @@ mod tests {
             prop_assume!(secret != other);
             let seal = Seal::new(secret);
             let mut sealed = seal.seal("kid", &plain);
-            prop_assert_eq!(seal.open("kid", &sealed), Some(plain));
+            prop_assert_eq!(seal.open("kid", &sealed), Some(plain.clone()));
             prop_assert_eq!(seal.open("dik", &sealed), None);
             prop_assert_eq!(Seal::new(other).open("kid", &sealed), None);
+            let changed = Seal::new(other).opening(Seal::new(secret));
+            prop_assert_eq!(changed.open("kid", &sealed), Some(plain.clone()));
+            let renewed = changed.renewed("kid", &sealed).expect("the other secret sealed it");
+            prop_assert_eq!(Seal::new(other).open("kid", &renewed), Some(plain));
+            prop_assert_eq!(changed.renewed("kid", &renewed), None);
             let at = at.index(sealed.len());
             sealed[at] ^= 1 << bit;
             prop_assert_eq!(seal.open("kid", &sealed), None);

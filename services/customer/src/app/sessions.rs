@@ -2,7 +2,6 @@
 
 use mercato_chassis::ids;
 use mercato_chassis::pg::Db;
-use metrics::counter;
 use secrecy::SecretString;
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -16,6 +15,7 @@ use crate::domain::account::fold;
 use crate::domain::session::{Verdict, judge};
 use crate::domain::throttle::{ACCOUNT_LIMIT, ADDRESS_LIMIT};
 use crate::error::Error;
+use crate::metrics;
 use crate::store::attempts::{self, CounterKey};
 use crate::store::customers;
 use crate::store::sessions::{self, EndReason, TokenHash};
@@ -74,19 +74,19 @@ impl Sessions {
         let turn = self.passwords.turn(attempt.deadline).await?;
         let admitted = self.admit(account.clone(), address.clone()).await;
         if let Err(Error::LoginThrottled { .. }) = admitted {
-            counter!("customer_logins_total", "outcome" => "throttled").increment(1);
+            metrics::LOGINS.one(["throttled"]);
         }
         admitted?;
         let known = customers::credential(self.db.read(), &name).await?;
         let (customer_id, hash) = known.unzip();
         let right = self.passwords.verify(turn, attempt.password, hash).await?;
         let Some(customer_id) = customer_id.filter(|_| right) else {
-            counter!("customer_logins_total", "outcome" => "refused").increment(1);
+            metrics::LOGINS.one(["refused"]);
             self.count_failure(address).await?;
             return Err(Error::CredentialsInvalid);
         };
         let tokens = self.open(customer_id, account).await?;
-        counter!("customer_logins_total", "outcome" => "ok").increment(1);
+        metrics::LOGINS.one(["ok"]);
         Ok(tokens)
     }
 
@@ -174,17 +174,17 @@ impl Sessions {
             .await?;
         match exchanged {
             Exchange::Done { customer_id, session_id, roles } => {
-                counter!("customer_refreshes_total", "outcome" => "ok").increment(1);
+                metrics::REFRESHES.one(["ok"]);
                 let access = tokens::sign(&signer, &self.settings, &Bearer { customer_id, session_id, roles: &roles })?;
                 Ok(Tokens { access, refresh: next.text })
             }
             Exchange::Reused(session_id) => {
-                counter!("customer_refreshes_total", "outcome" => "reused").increment(1);
+                metrics::REFRESHES.one(["reused"]);
                 tracing::warn!(%session_id, "a refresh token was used twice, its session was ended");
                 Err(Error::RefreshTokenInvalid)
             }
             Exchange::Refused => {
-                counter!("customer_refreshes_total", "outcome" => "refused").increment(1);
+                metrics::REFRESHES.one(["refused"]);
                 Err(Error::RefreshTokenInvalid)
             }
         }

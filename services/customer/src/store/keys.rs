@@ -85,6 +85,12 @@ pub async fn take_over(
     Ok(())
 }
 
+/// Replaces a sealed key by the same, sealed with another secret.
+pub async fn seal_anew(tx: &mut PgConnection, kid: &str, sealed_key: &[u8]) -> Result<(), sqlx::Error> {
+    sqlx::query!("update signing_key set sealed_key = $2 where kid = $1", kid, sealed_key).execute(tx).await?;
+    Ok(())
+}
+
 /// Removes keys retired for longer than `afterlife`: nothing they signed can be alive. Answers how many.
 pub async fn purge(tx: &mut PgConnection, afterlife: Duration) -> Result<u64, sqlx::Error> {
     let done = sqlx::query!("delete from signing_key where retired_at < now() - make_interval(secs => $1)", seconds(afterlife))

@@ -14,10 +14,10 @@ pub async fn reconcile(db: &Db) -> Result<Vec<Difference>, Fault> {
     reconcile::differences(db.read()).await
 }
 
-/// Reconciles, and tells operators when something is wrong: the metric `inventory_differences` and the error log.
+/// Reconciles, and tells operators when something is wrong: the metric `mercato_inventory_ledger_differences` and the error log.
 pub async fn report(db: &Db) -> Result<(), Fault> {
     let differences = reconcile(db).await?;
-    metrics::gauge!("inventory_differences").set(differences.len() as f64);
+    crate::metrics::DIFFERENCES.set([], differences.len() as f64);
     for difference in differences.iter().take(LOGGED) {
         tracing::error!(
             product_id = %difference.product,

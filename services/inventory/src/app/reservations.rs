@@ -3,6 +3,7 @@
 use crate::{
     domain::{Book, Command, Refusal, Reservation},
     error::Error,
+    metrics,
     store::{batch, holds},
 };
 use chassis::{batch::Batcher, error::Fault, pg::Db, tasks::Tasks};
@@ -86,11 +87,11 @@ impl Runner {
     }
 
     async fn transact(&self, commands: Arc<[Command]>) -> Result<Decisions, Fault> {
-        let ttl = self.ttl;
+        let (ttl, wanted) = (self.ttl, Arc::clone(&commands));
         let (decisions, products) = self
             .db
             .uow::<_, Fault, _>(move |tx| {
-                let commands = Arc::clone(&commands);
+                let commands = Arc::clone(&wanted);
                 Box::pin(async move {
                     let mut book = batch::load(tx, &commands, ttl).await?;
                     let decisions: Decisions = commands.iter().map(|command| book.apply(command)).collect();
@@ -99,6 +100,9 @@ impl Runner {
                 })
             })
             .await?;
+        for (command, decision) in commands.iter().zip(&decisions) {
+            metrics::COMMANDS.one([command.name(), decision.as_ref().map_or_else(Refusal::name, |_| "done")]);
+        }
         (self.changed)(&products);
         Ok(decisions)
     }

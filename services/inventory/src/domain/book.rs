@@ -29,6 +29,16 @@ pub enum Command {
 }
 
 impl Command {
+    /// Its name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Reserve { .. } => "reserve",
+            Self::Commit(_) => "commit",
+            Self::Release(_) => "release",
+            Self::Expire(_) => "expire",
+        }
+    }
+
     /// The order it concerns.
     pub fn order(&self) -> Uuid {
         match self {
@@ -60,6 +70,18 @@ pub enum Refusal {
     },
     /// The order already holds other items.
     Conflict(Uuid),
+}
+
+impl Refusal {
+    /// Its name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Short { .. } => "short",
+            Self::NotFound(_) => "not_found",
+            Self::Ended { .. } => "ended",
+            Self::Conflict(_) => "conflict",
+        }
+    }
 }
 
 /// The stock of a product in one warehouse.

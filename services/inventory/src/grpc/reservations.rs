@@ -4,8 +4,8 @@ use crate::{app::Reservations, convert, domain::Command, error::Error};
 use chassis::error::status;
 use mercato_chassis as chassis;
 use mercato_contracts::mercato::inventory::v1::{
-    CommitReservationRequest, GetReservationRequest, ReleaseReservationRequest, Reservation, ReserveRequest,
-    reservation_service_server::ReservationService,
+    CommitOutcome, CommitReservationRequest, CommitReservationsRequest, CommitReservationsResponse, GetReservationRequest,
+    ReleaseReservationRequest, Reservation, ReservationStatus, ReserveRequest, reservation_service_server::ReservationService,
 };
 use tonic::{Request, Response, Status};
 
@@ -30,6 +30,24 @@ impl ReservationService for ReservationApi {
 
     async fn commit_reservation(&self, request: Request<CommitReservationRequest>) -> Result<Response<Reservation>, Status> {
         self.submit(convert::id(&request.get_ref().order_id).map(Command::Commit).map_err(Error::from)).await
+    }
+
+    async fn commit_reservations(
+        &self,
+        request: Request<CommitReservationsRequest>,
+    ) -> Result<Response<CommitReservationsResponse>, Status> {
+        let commits = request.into_inner().order_ids.into_iter().map(|order_id| async move {
+            let order = convert::id(&order_id).map_err(status)?;
+            let status = match self.reservations.submit(Command::Commit(order)).await {
+                Ok(hold) => convert::status(hold.status),
+                Err(Error::ReservationEnded { status, .. }) => convert::status(status),
+                Err(Error::ReservationNotFound(_)) => ReservationStatus::Unspecified,
+                Err(error) => return Err(status(error)),
+            };
+            Ok(CommitOutcome { order_id, status: status.into() })
+        });
+        let outcomes = futures_util::future::try_join_all(commits).await?;
+        Ok(Response::new(CommitReservationsResponse { outcomes }))
     }
 
     async fn release_reservation(&self, request: Request<ReleaseReservationRequest>) -> Result<Response<Reservation>, Status> {

@@ -72,6 +72,13 @@ pub async fn get(pool: &PgPool, order: Uuid) -> Result<Option<Reservation>, Faul
     Ok(Some(hold))
 }
 
+/// How many holds are active, and by how many seconds the oldest is overdue.
+pub async fn open(pool: &PgPool) -> Result<(i64, f64), Fault> {
+    let select =
+        "SELECT count(*), coalesce(extract(epoch FROM now() - min(expires_at)), 0)::float8 FROM reservation WHERE status = 'ACTIVE'";
+    Ok(sqlx::query_as(select).fetch_one(pool).await?)
+}
+
 /// Orders whose hold is active and overdue, the oldest first, at most `limit`.
 pub async fn overdue(pool: &PgPool, limit: i64) -> Result<Vec<Uuid>, Fault> {
     let orders = sqlx::query_scalar!(

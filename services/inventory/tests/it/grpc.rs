@@ -6,8 +6,9 @@ use crate::{
 };
 use mercato_chassis::{error::Refusal, page_token::PageTokens};
 use mercato_contracts::mercato::inventory::v1::{
-    CommitReservationRequest, GetReservationRequest, GetStockRequest, ListStockChangesRequest, ReleaseReservationRequest, ReservationItem,
-    ReservationStatus, ReserveRequest, reservation_service_server::ReservationService as _, stock_service_server::StockService as _,
+    CommitReservationRequest, CommitReservationsRequest, GetReservationRequest, GetStockRequest, ListStockChangesRequest,
+    ReleaseReservationRequest, ReservationItem, ReservationStatus, ReserveRequest, reservation_service_server::ReservationService as _,
+    stock_service_server::StockService as _,
 };
 use mercato_inventory::grpc::{ReservationApi, StockApi};
 use tonic::{Code, Request};
@@ -39,6 +40,29 @@ async fn a_hold_lives_and_ends() {
         (Code::FailedPrecondition, "RESERVATION_ENDED", "RELEASED")
     );
     assert_eq!(refusal.domain, "inventory.mercato");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn many_holds_become_permanent_each_for_itself() {
+    let world = World::new().await;
+    let product = world.product(5).await;
+    let api = ReservationApi { reservations: world.reservations.clone() };
+    let (held, given_back, unknown) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+    for order in [held, given_back] {
+        api.reserve(request(order, &[(product, 1)])).await.unwrap();
+    }
+    api.release_reservation(Request::new(ReleaseReservationRequest { order_id: given_back.to_string() })).await.unwrap();
+    let order_ids = [held, given_back, unknown, held].map(|order| order.to_string()).to_vec();
+    for _ in 0..2 {
+        let asked = CommitReservationsRequest { order_ids: order_ids.clone() };
+        let answer = api.commit_reservations(Request::new(asked)).await.unwrap().into_inner();
+        assert_eq!(answer.outcomes.iter().map(|outcome| outcome.order_id.clone()).collect::<Vec<_>>(), order_ids);
+        assert_eq!(
+            answer.outcomes.iter().map(|outcome| outcome.status()).collect::<Vec<_>>(),
+            [ReservationStatus::Committed, ReservationStatus::Released, ReservationStatus::Unspecified, ReservationStatus::Committed]
+        );
+    }
     world.end().await;
 }
 

@@ -117,8 +117,8 @@ pub fn all(pool: &DescriptorPool) -> Vec<Target> {
             SetCustomerRolesRequest, GetJsonWebKeySetRequest, CustomerRegistered, CustomerUpdated, CustomerRolesChanged,
         }
         inventory {
-            GetStockRequest, SetStockRequest, ListStockChangesRequest, CommitReservationRequest, ReleaseReservationRequest,
-            GetReservationRequest,
+            GetStockRequest, SetStockRequest, ListStockChangesRequest, CommitReservationRequest, CommitReservationsRequest,
+            ReleaseReservationRequest, GetReservationRequest,
             ReserveRequest => |request| drop(mercato_inventory::convert::reserve(&request)),
             InventoryUpdated, InventoryReserved, InventoryCommitted, InventoryReleased,
         }

@@ -105,7 +105,7 @@ async fn have_an_admin_interface_for_insiders_only() {
     let dump = dump().await;
     let bootstrap = dump.iter().find(|config| config["bootstrap"].is_object()).expect("the bootstrap");
     assert_eq!(bootstrap["bootstrap"]["admin"]["address"]["socket_address"]["address"], "127.0.0.1");
-    assert!(shop().metrics().await.contains("grpc_requests_total"), "the metrics are there inside");
+    assert!(shop().metrics().await.contains("mercato_rpc_calls_total"), "the metrics are there inside");
     for path in ["/config_dump", "/quitquitquit", "/stats", "/metrics", "/readyz", "/livez", "/admin"] {
         let answer = reqwest::get(format!("{}{path}", shop().edge)).await.expect("an answer");
         assert_eq!(answer.status().as_u16(), 404, "{path} is reachable from outside");

@@ -38,6 +38,7 @@ mod customers;
 mod door;
 mod edges;
 mod grpc;
+mod measures;
 mod orders;
 mod owners;
 mod pages;

@@ -3,7 +3,7 @@
 use super::{grpc::channel, rest, shop::shop, until};
 use mercato_contracts::methods::METHODS;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Command};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient, server_reflection_request::MessageRequest,
     server_reflection_response::MessageResponse,
@@ -14,7 +14,8 @@ alone!(
     the_api_document_tells_only_what_is_there,
     the_page_of_the_document_needs_no_other_host,
     keys_are_public,
-    tools_find_every_service
+    tools_find_every_service,
+    the_smoke_test_buys
 );
 
 async fn get(path: &str) -> (u16, String, String) {
@@ -118,4 +119,21 @@ async fn tools_find_every_service() {
         let found = listed(&shop().inside(role)).await.expect("reflection");
         assert!(found.iter().any(|service| service.starts_with(&format!("mercato.{role}."))), "{role}: {found:?}");
     }
+}
+
+/// What a pipeline runs after a release, and what it says when the door is shut to it.
+async fn the_smoke_test_buys() {
+    let (email, password) = &shop().staff;
+    let smoke = |password: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mercato"));
+        command.args(["smoke", "--url", &shop().edge]).env_clear();
+        command.env("MERCATO_SMOKE_EMAIL", email).env("MERCATO_SMOKE_PASSWORD", password);
+        tokio::task::spawn_blocking(move || command.output().expect("mercato runs"))
+    };
+    let bought = smoke(password).await.expect("it ends");
+    let told = String::from_utf8_lossy(&bought.stdout);
+    assert!(bought.status.success() && told.contains("it is paid"), "{told}{}", String::from_utf8_lossy(&bought.stderr));
+    let refused = smoke("not the password").await.expect("it ends");
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).starts_with("error: sign-in: "), "{}", String::from_utf8_lossy(&refused.stderr));
 }

@@ -53,7 +53,7 @@ async fn of_key_names_by_strangers_does_not_reach_the_issuer() {
     let shop = shop();
     let fetched = async || -> u64 {
         let metrics = shop.metrics().await;
-        let ours = |line: &&str| line.starts_with("grpc_requests_total{") && line.contains("KeyService/GetJsonWebKeySet");
+        let ours = |line: &&str| line.starts_with("mercato_rpc_calls_total{") && line.contains("KeyService/GetJsonWebKeySet");
         metrics.lines().filter(ours).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     };
     orders(&shop.inside("ordering"), shop.signer.good(&[])).await.ok();

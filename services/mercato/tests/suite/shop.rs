@@ -18,6 +18,8 @@ const ROLES: &[&str] = &["catalog", "inventory", "ordering", "payment", "custome
 const STORES: &[&str] = &["catalog", "inventory", "ordering", "payment", "customer"];
 /// How many products the seed makes.
 pub const SEEDED: usize = 60;
+/// What the shop's processes are told beside the usual that is known only at run time; to be set before the shop is asked for.
+pub static MORE: OnceLock<Env> = OnceLock::new();
 /// How long a process may take to come up.
 const START: Duration = Duration::from_secs(60);
 
@@ -47,10 +49,15 @@ pub struct Shop {
 impl Shop {
     /// The metrics of every process of ours, one after the other.
     pub async fn metrics(&self) -> String {
-        let mut all = String::new();
+        self.scrapes().await.concat()
+    }
+
+    /// The metrics of each process of ours.
+    pub async fn scrapes(&self) -> Vec<String> {
+        let mut all = Vec::new();
         for (_, port) in &self.admin {
             let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.expect("metrics");
-            all += &answer.text().await.expect("metrics are text");
+            all.push(answer.text().await.expect("metrics are text"));
         }
         all
     }
@@ -228,6 +235,7 @@ impl Plan {
         .map(|(variable, value)| (variable.to_owned(), value))
         .into();
         env.extend(crate::SETTINGS.iter().map(|(variable, value)| ((*variable).to_owned(), (*value).to_owned())));
+        env.extend(MORE.get().cloned().unwrap_or_default());
         if APART {
             env.insert("MERCATO_EDGE_SPLIT".into(), "1".into());
             env.extend(

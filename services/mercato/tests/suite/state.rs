@@ -12,17 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 one_at_a_time!(of_an_order_is_seen_in_every_table_it_touches);
 
 /// Tables that tell nothing about the business: what the chassis needs to do its work, and the count of logins that failed.
-const BESIDE: &[&str] = &[
-    "_sqlx_migrations",
-    "_chassis_migrations",
-    "outbox",
-    "relay_lease",
-    "inbox",
-    "inbox_sequence",
-    "idempotency",
-    "work",
-    "login_attempt",
-];
+const BESIDE: &[&str] =
+    &["_sqlx_migrations", "_chassis_migrations", "outbox", "relay_lease", "inbox_sequence", "idempotency", "work", "login_attempt"];
 
 /// How many rows each table has, and a hash over them.
 pub type State = BTreeMap<String, (i64, String)>;

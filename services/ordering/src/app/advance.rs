@@ -4,11 +4,18 @@
 use crate::clock::now;
 use crate::domain::{Command, Event, Order, Refused, decide};
 use crate::events::{TOPIC, kind, payload};
+use crate::metrics;
 use crate::store::{self, Changed, StoredEvent};
-use mercato_chassis::inbox::Received;
-use mercato_chassis::{call::Scope, error::Fault, outbox, plant, work};
+use mercato_chassis::pg::count_on_commit;
+use mercato_chassis::{
+    call::Scope,
+    error::Fault,
+    outbox, plant,
+    work::{self, Step},
+};
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashSet};
+use tracing::Span;
 use uuid::Uuid;
 
 /// What became of a command.
@@ -23,13 +30,13 @@ pub enum Advanced {
 }
 
 /// A command on its way to an order.
-pub struct Told<'a> {
+pub struct Told {
     /// Which order.
     pub id: Uuid,
     /// What is wanted of it, or told it.
     pub command: Command,
-    /// The event that brought it; what follows belongs to its trace.
-    pub cause: Option<&'a Received>,
+    /// What brought it; what follows belongs to its trace.
+    pub cause: Span,
 }
 
 /// Applies one command of somebody who may see `scope` only.
@@ -40,12 +47,12 @@ pub async fn advance(tx: &mut PgConnection, id: Uuid, scope: Scope, command: Com
             return Ok(Advanced::Missing);
         }
     }
-    let mut all = advance_all(tx, vec![Told { id, command, cause: None }]).await?;
+    let mut all = advance_all(tx, vec![Told { id, command, cause: Span::current() }]).await?;
     Ok(all.pop().unwrap_or(Advanced::Missing))
 }
 
 /// Applies commands in their order: loads and locks, decides, stores, publishes, and makes the next steps due, all in `tx`.
-pub async fn advance_all(tx: &mut PgConnection, told: Vec<Told<'_>>) -> Result<Vec<Advanced>, Fault> {
+pub async fn advance_all(tx: &mut PgConnection, told: Vec<Told>) -> Result<Vec<Advanced>, Fault> {
     let ids: Vec<Uuid> = told.iter().map(|t| t.id).collect::<HashSet<_>>().into_iter().collect();
     let loaded = store::load_all_for_update(tx, &ids).await?;
     let mut orders: BTreeMap<Uuid, Changed> =
@@ -60,10 +67,12 @@ pub async fn advance_all(tx: &mut PgConnection, told: Vec<Told<'_>>) -> Result<V
         match decide(&changed.order, command) {
             Err(Refused) => results.push(Advanced::Refused(Box::new(changed.order.clone()))),
             Ok(events) => {
-                for event in &events {
-                    outgoing.push(happen(changed, event, cause));
-                    steps.extend(next_step(&changed.order, event).map(|step| (step, id)));
-                }
+                cause.in_scope(|| {
+                    for event in &events {
+                        outgoing.push(happen(changed, event));
+                        steps.extend(next_step(&changed.order, event).map(|step| Step::new(step, id)));
+                    }
+                });
                 results.push(Advanced::Now(Box::new(changed.order.clone())));
             }
         }
@@ -80,16 +89,26 @@ pub async fn advance_all(tx: &mut PgConnection, told: Vec<Told<'_>>) -> Result<V
 }
 
 /// One event happens to an order; what is stored and what is published are the same bytes.
-fn happen(changed: &mut Changed, event: &Event, cause: Option<&Received>) -> outbox::Event {
+fn happen(changed: &mut Changed, event: &Event) -> outbox::Event {
     let at = now().max(changed.order.updated_at);
     changed.order.apply(event, at);
+    count(&changed.order, event);
     let stored = StoredEvent { version: changed.order.version, kind: kind(event).to_owned(), payload: payload(event, &changed.order), at };
-    let published = match cause {
-        Some(cause) => cause.in_trace(|| published(&changed.order, event, &stored)),
-        None => published(&changed.order, event, &stored),
-    };
+    let published = published(&changed.order, event, &stored);
     changed.events.push(stored);
     published
+}
+
+/// Counts the event once it is committed, and the money it stands for.
+fn count(order: &Order, event: &Event) {
+    count_on_commit(metrics::EVENTS.of([kind(event)]), 1);
+    let moved = match event {
+        Event::PaymentProcessed { .. } => &metrics::REVENUE,
+        Event::PaymentReturned { refunded: true, .. } => &metrics::REFUNDED,
+        _ => return,
+    };
+    let total = &order.placed.total;
+    count_on_commit(moved.of([total.currency().code()]), total.minor().unsigned_abs());
 }
 
 /// An event as it goes out, in the current trace.

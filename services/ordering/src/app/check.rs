@@ -9,13 +9,14 @@ use futures_util::future::BoxFuture;
 use mercato_chassis::batch::{Batcher, together};
 use mercato_chassis::call::Scope;
 use mercato_chassis::error::{Fault, Refusal};
-use mercato_chassis::grpc::client::peer_fault;
+use mercato_chassis::grpc::client::{Peer, peer_fault};
 use mercato_chassis::pg::Db;
 use mercato_chassis::plant;
 use mercato_chassis::tasks::Tasks;
 use mercato_chassis::work::{self, Item};
 use mercato_contracts::mercato::inventory::v1::{
-    CommitReservationRequest, ReleaseReservationRequest, reservation_service_client::ReservationServiceClient,
+    CommitOutcome, CommitReservationsRequest, CommitReservationsResponse, ReleaseReservationRequest, ReservationStatus,
+    reservation_service_client::ReservationServiceClient,
 };
 use mercato_contracts::mercato::payment::v1::{
     GetOrderPaymentRequest, Payment, payment, payment_lookup_service_client::PaymentLookupServiceClient,
@@ -23,6 +24,7 @@ use mercato_contracts::mercato::payment::v1::{
 use sqlx::PgConnection;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Span;
 use uuid::Uuid;
 
 /// Between two transactions of steps under load.
@@ -32,15 +34,44 @@ const BUDGET: Duration = Duration::from_secs(2);
 
 /// Makes the hold on the stock permanent: the pivot, after which the order can only go forward.
 pub async fn commit_stock(app: &App, item: &Item) -> Result<(), Fault> {
-    let request = CommitReservationRequest { order_id: item.subject.to_string() };
-    let command = match ReservationServiceClient::new(app.inventory.clone()).commit_reservation(request).await {
-        Ok(_) => Command::StockCommitted,
-        Err(status) => match Refusal::of(&status).reason.as_str() {
-            "RESERVATION_ENDED" | "RESERVATION_NOT_FOUND" => Command::StockGone,
-            _ => return Err(peer_fault(status, "inventory")),
-        },
+    let command = match app.commits.submit(item.subject).await?? {
+        true => Command::StockCommitted,
+        false => Command::StockGone,
     };
     settle(app, item, command).await
+}
+
+/// The entrance to the loop that makes holds permanent: those that come while one call is under way go into the next one together. False
+/// when the order has no hold any more.
+pub type Commits = Batcher<Uuid, Result<bool, Fault>>;
+
+/// Starts the loop.
+pub fn commits(inventory: Peer, tasks: &Tasks) -> Commits {
+    Batcher::paced(tasks, "commits of holds", 1024, 256, PACE, move |orders: Vec<Uuid>| {
+        let mut inventory = ReservationServiceClient::new(inventory.clone());
+        Box::pin(async move {
+            let request = CommitReservationsRequest { order_ids: orders.iter().map(Uuid::to_string).collect() };
+            let answered = inventory.commit_reservations(request).await.map_err(|status| peer_fault(status, "inventory"));
+            let committed = answered.and_then(|answer| committed(answer.into_inner(), orders.len()));
+            match committed {
+                Ok(committed) => committed.into_iter().map(Ok).collect(),
+                Err(fault) => orders.iter().map(|_| Err(fault.again())).collect(),
+            }
+        })
+    })
+}
+
+/// For each hold whether it is permanent.
+fn committed(answer: CommitReservationsResponse, asked: usize) -> Result<Vec<bool>, Fault> {
+    if answer.outcomes.len() != asked {
+        return Err(Fault::Internal(format!("inventory answered for {} of {asked} holds", answer.outcomes.len())));
+    }
+    let permanent = |outcome: &CommitOutcome| match outcome.status() {
+        ReservationStatus::Committed => Ok(true),
+        ReservationStatus::Unspecified | ReservationStatus::Released | ReservationStatus::Expired => Ok(false),
+        ReservationStatus::Active => Err(Fault::Internal(format!("inventory left the hold of order {} as it was", outcome.order_id))),
+    };
+    answer.outcomes.iter().map(permanent).collect()
 }
 
 /// Gives the hold on the stock back.
@@ -58,6 +89,7 @@ pub async fn release_stock(app: &App, item: &Item) -> Result<(), Fault> {
 pub struct Found {
     item: Item,
     command: Command,
+    span: Span,
 }
 
 /// The entrance to the loop that ends steps: what comes while one transaction commits goes into the next one together.
@@ -84,14 +116,14 @@ fn end(tx: &mut PgConnection, batch: Vec<Arc<Found>>) -> BoxFuture<'_, Result<Ve
     Box::pin(async move {
         let held = work::finish_all(tx, &batch.iter().map(|f| &f.item).collect::<Vec<_>>()).await?;
         let ours = batch.iter().zip(&held).filter(|(_, held)| **held);
-        let told = ours.map(|(f, _)| Told { id: f.item.subject, command: f.command.clone(), cause: None }).collect();
+        let told = ours.map(|(f, _)| Told { id: f.item.subject, command: f.command.clone(), cause: f.span.clone() }).collect();
         let mut advanced = advance_all(tx, told).await?.into_iter();
         Ok(held.iter().map(|held| if *held { advanced.next() } else { None }).collect())
     })
 }
 
 async fn settle(app: &App, item: &Item, command: Command) -> Result<(), Fault> {
-    let ours = app.settling.submit(Arc::new(Found { item: item.clone(), command })).await??;
+    let ours = app.settling.submit(Arc::new(Found { item: item.clone(), command, span: Span::current() })).await??;
     if ours { Ok(()) } else { Err(work::lost()) }
 }
 

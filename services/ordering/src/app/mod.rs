@@ -23,6 +23,8 @@ pub struct App {
     pub keys: Finder,
     /// Writes orders, many at once.
     pub placing: place::Entrance,
+    /// Makes holds permanent, many at once.
+    pub commits: check::Commits,
     /// Ends steps, many at once.
     pub settling: check::Entrance,
     /// Nudges the workers after a commit.

@@ -8,6 +8,7 @@ use crate::domain::pricing::{self, Offer, Wanted};
 use crate::domain::{Event, Order, Placed};
 use crate::error::{Error, Placement};
 use crate::events::{kind, payload};
+use crate::metrics;
 use crate::store::{self, StoredEvent};
 use futures_util::future::BoxFuture;
 use mercato_chassis::batch::{Batcher, together};
@@ -16,8 +17,9 @@ use mercato_chassis::grpc::client::peer_fault;
 use mercato_chassis::idempotency::{self, Answer, Key, Outcome};
 use mercato_chassis::money::Money;
 use mercato_chassis::outbox;
-use mercato_chassis::pg::Db;
+use mercato_chassis::pg::{Db, count_on_commit};
 use mercato_chassis::tasks::Tasks;
+use mercato_chassis::telemetry;
 use mercato_contracts::mercato::catalog::v1::{
     BatchGetProductsRequest, Product, product_lookup_service_client::ProductLookupServiceClient,
 };
@@ -43,6 +45,7 @@ pub async fn place(app: &App, key: Key, customer: Uuid, request: proto::PlaceOrd
         return answered.map_err(|refusal| Fault::Replayed(Box::new(refusal)).into());
     }
     let id = key.derived_uuid("order");
+    telemetry::note("mercato.order_id", id);
     let decided = match prepare(app, id, customer, &request).await {
         Ok(placed) => Ok(Draft::new(placed, request.payment_token)),
         // the same status at once and at every repetition, byte for byte
@@ -57,7 +60,7 @@ pub async fn place(app: &App, key: Key, customer: Uuid, request: proto::PlaceOrd
         Err(Fault::CommitUnknown) => known(app, &placing.key, Fault::CommitUnknown).await,
         Err(fault) => Err(fault.into()),
     }?;
-    metrics::counter!("orders_placed_total", "replayed" => if answer.replayed { "true" } else { "false" }).increment(1);
+    metrics::PLACED.one([if answer.replayed { "true" } else { "false" }]);
     Ok(answer)
 }
 
@@ -130,6 +133,7 @@ fn write(tx: &mut PgConnection, batch: Vec<Arc<Placing>>) -> BoxFuture<'_, Resul
         if !new.is_empty() {
             store::insert_all(tx, &new.iter().map(|d| (&d.order, &d.stored)).collect::<Vec<_>>()).await?;
             outbox::append(tx, &new.iter().map(|d| d.outgoing.clone()).collect::<Vec<_>>()).await?;
+            count_on_commit(metrics::EVENTS.of(["order.created"]), new.len() as u64);
         }
         Ok(free)
     })

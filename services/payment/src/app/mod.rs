@@ -1,11 +1,13 @@
 //! What happens to payments: transactions around the domain, and the provider called between them.
 
+mod fresh;
 pub(crate) mod orders;
 mod reconcile;
 mod refunds;
 mod steps;
 mod webhooks;
 
+pub(crate) use fresh::Fresh;
 pub use reconcile::{Difference, Side, reconcile};
 pub use webhooks::{Signature, Webhook};
 
@@ -25,6 +27,7 @@ pub struct Payments {
     pub(crate) db: Db,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) policy: Policy,
+    pub(crate) fresh: Fresh,
     reading: steps::Reading,
     settling: steps::Settling,
     hooks: webhooks::Entrance,
@@ -34,7 +37,7 @@ impl Payments {
     /// Payments of one provider; starts the loops that read and write many at once.
     pub fn new(db: Db, provider: Arc<dyn Provider>, policy: Policy, tasks: &Tasks) -> Self {
         let (reading, settling, hooks) = (steps::reading(&db, tasks), steps::settling(&db, tasks), webhooks::entrance(&db, tasks));
-        Self { db, provider, policy, reading, settling, hooks }
+        Self { db, provider, policy, fresh: Fresh::default(), reading, settling, hooks }
     }
 
     /// The payment of an order.

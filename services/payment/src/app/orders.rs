@@ -1,11 +1,12 @@
 //! What the life of an order means for its payment. Everything here runs inside the consumer's transaction and calls nobody.
 
+use super::Fresh;
 use crate::{
     convert,
     domain::{Effect, NewPayment, Payment},
     store::Unit,
 };
-use mercato_chassis::{Fault, ids, inbox::Received};
+use mercato_chassis::{Fault, ids, inbox::Received, telemetry};
 use mercato_contracts::mercato::ordering::v1 as ordering;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -13,9 +14,9 @@ use uuid::Uuid;
 
 /// Applies the events of one transaction in their order: loads and locks all payments, decides, saves.
 ///
-/// No lock guards an order without a payment. Its events come one after another, and the consumer holds the event's inbox row, so nobody
-/// else begins the payment; should it happen, [`Unit::save`] fails and the transaction is run again.
-pub async fn apply(tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fault> {
+/// No lock guards an order without a payment. Its events come one after another, so nobody else begins the payment; should it happen,
+/// [`Unit::save`] fails and the transaction is run again.
+pub async fn apply(tx: &mut PgConnection, events: &[&Received], fresh: &Fresh) -> Result<(), Fault> {
     let mut orders: Vec<Uuid> = events.iter().map(|event| event.aggregate).collect();
     orders.sort_unstable();
     orders.dedup();
@@ -23,11 +24,16 @@ pub async fn apply(tx: &mut PgConnection, events: &[&Received]) -> Result<(), Fa
     for event in events {
         event.in_trace(|| one(&mut unit, event))?;
     }
-    unit.save(tx).await
+    let (asked, now) = (unit.asked(), unit.now());
+    unit.save(tx).await?;
+    // Should this not be committed, no step begins that could take them.
+    fresh.keep(asked, now);
+    Ok(())
 }
 
 fn one(unit: &mut Unit, event: &Received) -> Result<(), Fault> {
     let order = event.aggregate;
+    telemetry::note("mercato.order_id", order);
     match event.kind.as_str() {
         "order.created" => created(unit, order, event.decode()?),
         "order.confirmed" => match change(unit, order, Payment::order_confirmed)? {

@@ -14,6 +14,7 @@ use mercato_chassis::{
     pg::Db,
     plant,
     tasks::Tasks,
+    telemetry,
     work::{self, Item, Verdict},
 };
 use sqlx::PgConnection;
@@ -115,7 +116,12 @@ impl Payments {
 
     async fn step(&self, item: &Item) -> Result<Verdict, Fault> {
         let id = item.subject;
-        let Some((payment, now)) = self.reading.submit(id).await?? else { return self.drop_item(item).await };
+        let written = if item.attempt == 1 { self.fresh.take(id) } else { None };
+        let seen = match written {
+            Some(seen) => Some(seen),
+            None => self.reading.submit(id).await??,
+        };
+        let Some((payment, now)) = seen else { return self.drop_item(item).await };
         let first_run = item.attempt == 1;
         let policy = self.policy;
         match Payment::clone(&payment).begin(id, first_run, &policy, now) {
@@ -173,6 +179,7 @@ impl Payments {
 
     /// Applies a change under the payment's lock, fenced by the item's lease.
     async fn store(&self, item: &Item, order: Uuid, change: Change) -> Result<Verdict, Fault> {
+        telemetry::note("mercato.order_id", order);
         let settled = Settled { item: item.clone(), order, change, span: tracing::Span::current() };
         Ok(match self.settling.submit(Arc::new(settled)).await?? {
             None => Verdict::Done,

@@ -169,7 +169,7 @@ impl Payments {
             Taken::New => "taken",
             Taken::Repeated => "repeated",
         };
-        metrics::counter!("payment_webhooks_total", "outcome" => outcome).increment(1);
+        crate::metrics::WEBHOOKS.one([outcome]);
         Ok(())
     }
 }

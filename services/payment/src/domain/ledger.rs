@@ -1,20 +1,18 @@
-//! What each finished step posts. Both sides are always written together.
+//! What each finished step posts. Both sides are always written together, in one row.
 
 use super::Step;
 use uuid::Uuid;
 
-/// One line of the ledger.
+/// An amount that goes from one account to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line {
-    /// The account.
-    pub account: &'static str,
-    /// `D` or `C`.
-    pub side: &'static str,
-    /// Minor units, more than zero.
-    pub amount: i64,
+pub struct Entry {
+    /// The account that is debited.
+    pub debit: &'static str,
+    /// The account that is credited.
+    pub credit: &'static str,
 }
 
-/// A balanced set of lines, posted by one attempt.
+/// What one attempt posts: entries over the same amount, each of which balances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posting {
     /// The attempt, and so the transaction.
@@ -28,16 +26,17 @@ pub struct Posting {
 }
 
 impl Posting {
-    /// Its lines.
-    pub fn lines(&self) -> Vec<Line> {
-        let pair = |debit, credit| {
-            [Line { account: debit, side: "D", amount: self.amount }, Line { account: credit, side: "C", amount: self.amount }]
-        };
+    /// Its entries.
+    pub fn entries(&self) -> &'static [Entry] {
+        const HOLD: Entry = Entry { debit: "provider.hold", credit: "customer.hold" };
+        const UNHOLD: Entry = Entry { debit: "customer.hold", credit: "provider.hold" };
+        const SALE: Entry = Entry { debit: "provider.balance", credit: "sales" };
+        const RETURN: Entry = Entry { debit: "sales", credit: "provider.balance" };
         match self.step {
-            Step::Authorize => pair("provider.hold", "customer.hold").to_vec(),
-            Step::Void => pair("customer.hold", "provider.hold").to_vec(),
-            Step::Capture => [pair("customer.hold", "provider.hold"), pair("provider.balance", "sales")].concat(),
-            Step::Refund => pair("sales", "provider.balance").to_vec(),
+            Step::Authorize => &[HOLD],
+            Step::Void => &[UNHOLD],
+            Step::Capture => &[UNHOLD, SALE],
+            Step::Refund => &[RETURN],
         }
     }
 }

@@ -96,6 +96,9 @@ impl Payment {
             (Step::Authorize, FoundState::Voided | FoundState::Declined) => Meaning::Declined,
             (Step::Authorize, FoundState::SoftDeclined) => Meaning::SoftDeclined,
             (Step::Authorize, FoundState::Authorized) if found.authorized == amount => Meaning::Done(amount),
+            // Nobody but we captures, and only what was held for us: then we have forgotten it, in a restored backup. The capture is asked for
+            // again, and answered by its key.
+            (Step::Authorize, FoundState::Captured) if found.authorized == amount && found.captured == amount => Meaning::Done(amount),
             (Step::Authorize, _) => {
                 Meaning::Wrong(format!("{} authorised, {} captured instead of {amount} authorised", found.authorized, found.captured))
             }
@@ -187,5 +190,47 @@ impl Payment {
         }
         attempt.due_at = now + wait;
         Outcome { effects: vec![], again: Some(wait) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::payment::{NewPayment, Status, Token};
+    use super::super::policy::TimeScale;
+    use super::*;
+
+    fn in_doubt() -> (Payment, Uuid, Policy, OffsetDateTime) {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let policy = Policy { deadline: Duration::from_secs(840), settle: Duration::from_secs(60), tries: 3, scale: TimeScale(100) };
+        let (order_id, customer_id) = (Uuid::from_u128(7), Uuid::from_u128(8));
+        let (currency, method, token) = ("EUR".to_owned(), "card".to_owned(), Token("tok".to_owned()));
+        let new = NewPayment { order_id, customer_id, amount: 2999, currency, method, token };
+        let (mut payment, effects) = Payment::begin_for_order(new, Uuid::from_u128(9), now);
+        let id = effects.iter().find_map(|effect| if let Effect::Do(_, id, _) = effect { Some(*id) } else { None }).expect("a first step");
+        let later = now + Duration::from_secs(60);
+        payment.lost(id, Duration::from_secs(30), &policy, later);
+        (payment, id, policy, later)
+    }
+
+    fn captured(amount: i64) -> Sight {
+        let state = FoundState::Captured;
+        Sight::Found(Found { state, currency: "EUR".to_owned(), authorized: 2999, captured: amount, refunds: vec![] })
+    }
+
+    #[test]
+    fn what_a_restored_backup_has_forgotten_is_taken_up_where_the_provider_stands() {
+        let (mut payment, id, policy, now) = in_doubt();
+        payment.looked_up(id, captured(2999), &policy, now);
+        assert_eq!(payment.view.status, Status::Authorized);
+        let effects = payment.order_confirmed(now);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Do(Step::Capture, ..))), "{effects:?}");
+    }
+
+    #[test]
+    fn another_amount_than_was_held_is_never_accepted() {
+        let (mut payment, id, policy, now) = in_doubt();
+        let outcome = payment.looked_up(id, captured(2998), &policy, now);
+        assert!(outcome.effects.iter().any(|effect| matches!(effect, Effect::Alarm(_))), "{outcome:?}");
+        assert_ne!(payment.view.status, Status::Authorized);
     }
 }

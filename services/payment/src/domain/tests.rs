@@ -151,12 +151,11 @@ impl World {
                     assert_eq!(version, self.events.len() as i64, "the sequence has a gap");
                 }
                 Effect::Post(posting) => {
-                    let lines = posting.lines();
-                    let sum: i64 = lines.iter().map(|l| if l.side == "D" { l.amount } else { -l.amount }).sum();
-                    assert_eq!(sum, 0, "a posting does not balance");
-                    assert!(lines.iter().all(|l| l.amount > 0));
-                    for line in lines {
-                        *self.balances.entry(line.account).or_default() += if line.side == "D" { line.amount } else { -line.amount };
+                    assert!(posting.amount > 0);
+                    for entry in posting.entries() {
+                        assert_ne!(entry.debit, entry.credit, "a posting goes nowhere");
+                        *self.balances.entry(entry.debit).or_default() += posting.amount;
+                        *self.balances.entry(entry.credit).or_default() -= posting.amount;
                     }
                 }
                 Effect::Do(step, id, after) => self.enqueue(Some(step), id, after),

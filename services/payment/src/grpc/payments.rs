@@ -42,7 +42,7 @@ impl Service {
         let body = request.payload.ok_or(Error::WebhookUnreadable)?.data;
         let signature = call.metadata("x-signature");
         let opened = Webhook::open(&self.webhook_secrets, signature, &body, clock::unix_seconds());
-        let webhook = opened.inspect_err(|_| metrics::counter!("payment_webhooks_total", "outcome" => "refused").increment(1))?;
+        let webhook = opened.inspect_err(|_| crate::metrics::WEBHOOKS.one(["refused"]))?;
         self.payments.take(webhook).await
     }
 }

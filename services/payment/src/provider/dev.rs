@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use mercato_chassis::{
     Fault, backoff,
     grpc::breaker::{Breaker, Outcome},
+    telemetry,
 };
 use reqwest::{Client, RequestBuilder, Response, redirect};
 use serde::Serialize;
 use std::time::{Duration, Instant};
+use tracing::{Instrument as _, Span, field};
 
 /// Calls of a definite, passing failure, at once.
 const TRIES: u32 = 3;
@@ -76,11 +78,13 @@ impl DevProvider {
                 return last.unwrap_or_else(|| Reply::NotSent("the provider is failing".to_owned()));
             };
             let one = Instant::now();
-            let reply = match send(again, LARGEST).await {
+            let span = span(step, attempt);
+            let reply = match send(again, LARGEST).instrument(span.clone()).await {
                 Ok((status, body)) => judge(status, &body),
                 Err(Silence::NotSent(error)) => Reply::Transient(error),
                 Err(Silence::Lost(error)) => Reply::Unknown(error),
             };
+            mark(&span, outcome(&reply));
             leave.tell(match &reply {
                 Reply::Transient(_) | Reply::Unknown(_) => Outcome::Bad,
                 _ if one.elapsed() > self.call_timeout / 2 => Outcome::Slow,
@@ -98,7 +102,29 @@ impl DevProvider {
     }
 }
 
+/// The span of a call, when spans are exported.
+fn span(step: &'static str, attempt: u32) -> Span {
+    if !telemetry::exporting() {
+        return Span::current();
+    }
+    tracing::info_span!("provider", otel.name = %format_args!("provider {step}"), otel.kind = "client", server.address = "provider",
+        mercato.provider = "dev", http.request.resend_count = attempt - 1, http.response.status_code = field::Empty,
+        mercato.outcome = field::Empty, otel.status_code = field::Empty)
+}
+
+/// Notes how a call ended. A refusal is an answer; the rest leaves somebody with work to do.
+fn mark(span: &Span, outcome: &'static str) {
+    span.record("mercato.outcome", outcome);
+    if matches!(outcome, "transient" | "not_sent" | "unknown" | "mismatch" | "failed") {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
 async fn send(request: RequestBuilder, largest: usize) -> Result<(u16, Vec<u8>), Silence> {
+    let request = match telemetry::traceparent() {
+        Some(traceparent) => request.header("traceparent", traceparent),
+        None => request,
+    };
     let response = request.send().await.map_err(|error| {
         // The URL names an order; it is left out of logs and the store.
         let connecting = error.is_connect() || error.is_builder();
@@ -106,6 +132,7 @@ async fn send(request: RequestBuilder, largest: usize) -> Result<(u16, Vec<u8>),
         if connecting { Silence::NotSent(text) } else { Silence::Lost(text) }
     })?;
     let status = response.status().as_u16();
+    Span::current().record("http.response.status_code", status);
     Ok((status, read(response, largest).await?))
 }
 
@@ -134,8 +161,8 @@ fn outcome(reply: &Reply) -> &'static str {
 }
 
 fn measure(step: &'static str, outcome: &'static str, took: Duration) {
-    metrics::counter!("payment_provider_calls_total", "step" => step, "outcome" => outcome).increment(1);
-    metrics::histogram!("payment_provider_seconds", "step" => step).record(took.as_secs_f64());
+    crate::metrics::PROVIDER_CALLS.one([step, outcome]);
+    crate::metrics::PROVIDER_DURATION.took([step], took);
 }
 
 #[async_trait]
@@ -172,7 +199,8 @@ impl Provider for DevProvider {
     async fn look_up(&self, reference: &str) -> Sight {
         let began = Instant::now();
         let request = self.client.get(format!("{}/v1/payments/{reference}", self.base)).timeout(self.look_up_timeout);
-        let sight = match send(request, LARGEST).await {
+        let span = span("look_up", 1);
+        let sight = match send(request, LARGEST).instrument(span.clone()).await {
             Ok((status, body)) => wire::judge_look_up(reference, status, &body),
             Err(Silence::NotSent(error) | Silence::Lost(error)) => Sight::Failed(error),
         };
@@ -181,6 +209,7 @@ impl Provider for DevProvider {
             Sight::NotFound => "not_found",
             Sight::Failed(_) => "failed",
         };
+        mark(&span, outcome);
         measure("look_up", outcome, began.elapsed());
         sight
     }

@@ -106,16 +106,7 @@ pub struct LedgerRow {
 /// orders is none of ours.
 pub async fn ledger_of_keys(pool: &PgPool, keys: &[String]) -> Result<(Vec<LedgerRow>, Vec<String>), Fault> {
     let orders: Vec<Uuid> = keys.iter().filter_map(|key| reference_of_key(key)).collect();
-    let rows = sqlx::query_as!(
-        LedgerRow,
-        r#"select l.tx_id, l.provider_ref as key, a.step, l.amount_minor as amount, l.currency
-           from payment p join attempt a on a.payment_id = p.id join ledger l on l.tx_id = a.id and l.line = 1
-           where p.order_id = any($2) and l.provider_ref = any($1)"#,
-        keys,
-        &orders,
-    )
-    .fetch_all(pool)
-    .await?;
+    // Open ones first: an attempt that is done between the two statements is then in both, not in neither.
     let open = sqlx::query_scalar!(
         "select a.provider_key from payment p join attempt a on a.payment_id = p.id
          where p.order_id = any($2) and a.provider_key = any($1) and (
@@ -123,8 +114,20 @@ pub async fn ledger_of_keys(pool: &PgPool, keys: &[String]) -> Result<(Vec<Ledge
                  select from attempt v where v.payment_id = a.payment_id and v.step = 'void' and v.state in ('INTENT', 'UNKNOWN', 'STUCK')))",
         keys,
         &orders,
-    );
-    Ok((rows, open.fetch_all(pool).await?))
+    )
+    .fetch_all(pool)
+    .await?;
+    let rows = sqlx::query_as!(
+        LedgerRow,
+        r#"select l.tx_id, l.provider_ref as key, a.step, l.amount_minor as amount, l.currency
+           from payment p join attempt a on a.payment_id = p.id join posting l on l.tx_id = a.id and l.nth = 1
+           where p.order_id = any($2) and l.provider_ref = any($1)"#,
+        keys,
+        &orders,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok((rows, open))
 }
 
 /// Our ledger by transaction, after this one; for comparing it with the provider's.
@@ -132,7 +135,7 @@ pub async fn ledger_page(pool: &PgPool, after: Uuid, limit: i64) -> Result<Vec<L
     let rows = sqlx::query_as!(
         LedgerRow,
         r#"select l.tx_id, l.provider_ref as key, a.step, l.amount_minor as amount, l.currency
-           from ledger l join attempt a on a.id = l.tx_id where l.tx_id > $1 and l.line = 1 order by l.tx_id limit $2"#,
+           from posting l join attempt a on a.id = l.tx_id where l.tx_id > $1 and l.nth = 1 order by l.tx_id limit $2"#,
         after,
         limit,
     );

@@ -8,9 +8,12 @@ use crate::{
     domain::{Effect, Payment},
     events,
 };
-use mercato_chassis::{Fault, outbox, plant, work};
+use mercato_chassis::{
+    Fault, outbox, plant,
+    work::{self, Step},
+};
 use sqlx::PgConnection;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -27,7 +30,7 @@ pub struct Unit {
     slots: BTreeMap<Uuid, Slot>,
     events: Vec<outbox::Event>,
     posted: Vec<Posted>,
-    steps: Vec<(&'static str, Uuid)>,
+    steps: Vec<Step>,
     later: Vec<(&'static str, Uuid, Duration)>,
     cases: Vec<Case>,
 }
@@ -97,8 +100,8 @@ impl Unit {
                 Effect::Post(posting) => {
                     self.posted.push(Posted { payment: payment.view.id, currency: payment.view.currency.clone(), posting });
                 }
-                Effect::Do(step, attempt, Duration::ZERO) => self.steps.push((step.name(), attempt)),
-                Effect::LookUp(attempt, Duration::ZERO) => self.steps.push((LOOK_UP, attempt)),
+                Effect::Do(step, attempt, Duration::ZERO) => self.steps.push(Step::new(step.name(), attempt)),
+                Effect::LookUp(attempt, Duration::ZERO) => self.steps.push(Step::new(LOOK_UP, attempt)),
                 Effect::Do(step, attempt, after) => self.later.push((step.name(), attempt, after)),
                 Effect::LookUp(attempt, after) => self.later.push((LOOK_UP, attempt, after)),
                 Effect::OpenCase(step, reason) => {
@@ -108,12 +111,25 @@ impl Unit {
                 }
                 Effect::CloseCase(step) => self.cases.push(Case { order, step, open: None }),
                 Effect::Alarm(detail) => {
-                    metrics::counter!("payment_mismatches_total").increment(1);
+                    crate::metrics::MISMATCHES.one([]);
                     tracing::error!(%order, detail, "the provider's answer does not fit what was asked");
                 }
             }
         }
         Ok(())
+    }
+
+    /// The payments of the steps that are due at once, by attempt, as they are by now.
+    pub fn asked(&self) -> Vec<(Uuid, Arc<Payment>)> {
+        let mut asked = Vec::with_capacity(self.steps.len());
+        for Slot { after, .. } in self.slots.values() {
+            let mut attempts = after.attempts.iter().filter(|a| self.steps.iter().any(|step| step.is(a.step.name(), a.id))).peekable();
+            if attempts.peek().is_some() {
+                let payment = Arc::new(after.clone());
+                asked.extend(attempts.map(|attempt| (attempt.id, payment.clone())));
+            }
+        }
+        asked
     }
 
     /// Writes everything: each table with one statement, delayed steps and cases, which are rare, one by one.

@@ -1,7 +1,10 @@
 //! Webhooks taken, many with two statements.
 
 use super::LOOK_UP;
-use mercato_chassis::{Fault, work};
+use mercato_chassis::{
+    Fault,
+    work::{self, Step},
+};
 use sqlx::PgConnection;
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -59,7 +62,7 @@ pub async fn take_webhooks(tx: &mut PgConnection, notes: &[&Note]) -> Result<Vec
              where p.order_id = any($1) and a.state in ('UNKNOWN', 'STUCK')",
             &orders,
         );
-        let steps: Vec<(&'static str, Uuid)> = doubtful.fetch_all(&mut *tx).await?.into_iter().map(|id| (LOOK_UP, id)).collect();
+        let steps: Vec<Step> = doubtful.fetch_all(&mut *tx).await?.into_iter().map(|id| Step::new(LOOK_UP, id)).collect();
         work::enqueue_all(tx, &steps).await?;
     }
     Ok(new)

@@ -129,40 +129,33 @@ pub async fn upsert_attempts(tx: &mut PgConnection, attempts: &[(Uuid, &Attempt)
     Ok(())
 }
 
-/// Writes postings into the ledger.
+/// Writes postings into the ledger, after the attempts they belong to.
 pub async fn post(tx: &mut PgConnection, posted: &[Posted]) -> Result<(), Fault> {
     if posted.is_empty() {
         return Ok(());
     }
-    let (mut txs, mut numbers, mut payments, mut accounts) = (vec![], vec![], vec![], vec![]);
-    let (mut sides, mut amounts, mut currencies, mut keys) = (vec![], vec![], vec![], vec![]);
-    for Posted { payment, currency, posting } in posted {
-        for (number, line) in (1_i16..).zip(posting.lines()) {
-            txs.push(posting.attempt);
-            numbers.push(number);
-            payments.push(*payment);
-            accounts.push(line.account.to_owned());
-            sides.push(line.side.to_owned());
-            amounts.push(line.amount);
-            currencies.push(currency.clone());
-            keys.push(posting.key.clone());
-        }
-    }
-    sqlx::query!(
-        "insert into ledger (tx_id, line, payment_id, account, side, amount_minor, currency, provider_ref)
-         select * from unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])",
-        &txs,
-        &numbers,
-        &payments,
-        &accounts,
-        &sides,
-        &amounts,
-        &currencies,
-        &keys,
+    let each = || posted.iter().flat_map(|posted| (1_i16..).zip(posted.posting.entries()).map(move |(nth, entry)| (posted, nth, entry)));
+    let written = sqlx::query!(
+        "insert into posting (tx_id, nth, payment_id, debit, credit, amount_minor, currency, provider_ref)
+         select p.tx_id, p.nth, p.payment_id, p.debit, p.credit, p.amount_minor, p.currency, p.provider_ref
+         from unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])
+              as p (tx_id, nth, payment_id, debit, credit, amount_minor, currency, provider_ref)
+         join attempt a on a.id = p.tx_id and a.payment_id = p.payment_id",
+        &each().map(|(posted, ..)| posted.posting.attempt).collect::<Vec<_>>(),
+        &each().map(|(_, nth, _)| nth).collect::<Vec<_>>(),
+        &each().map(|(posted, ..)| posted.payment).collect::<Vec<_>>(),
+        &each().map(|(.., entry)| entry.debit.to_owned()).collect::<Vec<_>>(),
+        &each().map(|(.., entry)| entry.credit.to_owned()).collect::<Vec<_>>(),
+        &each().map(|(posted, ..)| posted.posting.amount).collect::<Vec<_>>(),
+        &each().map(|(posted, ..)| posted.currency.clone()).collect::<Vec<_>>(),
+        &each().map(|(posted, ..)| posted.posting.key.clone()).collect::<Vec<_>>(),
     )
     .execute(tx)
     .await?;
-    Ok(())
+    if usize::try_from(written.rows_affected()).ok() == Some(each().count()) {
+        return Ok(());
+    }
+    Err(Fault::Internal("a posting belongs to no attempt of its payment".to_owned()))
 }
 
 impl Case {

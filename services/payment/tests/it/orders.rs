@@ -138,25 +138,23 @@ async fn the_ledger_is_append_only_and_balanced() {
     let order = world.place(&Customer::new(), "tok_approve").await;
     world.until_told(order, &["payment.initiated", "payment.authorized"]).await;
     let pool = world.pool().await;
-    for statement in ["update ledger set amount_minor = 1", "delete from ledger", "truncate ledger"] {
+    for statement in ["update posting set amount_minor = 1", "delete from posting", "truncate posting", "delete from ledger"] {
         assert!(sqlx::query(statement).execute(pool).await.is_err(), "{statement}");
     }
-    let one_sided = "insert into ledger (tx_id, line, payment_id, account, side, amount_minor, currency, provider_ref)
-                     select tx_id, 9, payment_id, 'sales', 'D', 5, currency, provider_ref from ledger limit 1";
-    let refused = sqlx::query(one_sided).execute(pool).await.expect_err("one-sided");
-    assert_eq!(mercato_chassis::error::constraint(&refused), Some("ledger_balanced"));
-    // Balanced, but no attempt of the payment it names; and balanced over two transactions only.
-    for (sides, constraint) in [
-        ("(gen_random_uuid(), 'D'), (gen_random_uuid(), 'C')", "ledger_balanced"),
-        ("('00000000-0000-0000-0000-000000000001'::uuid, 'D'), ('00000000-0000-0000-0000-000000000001', 'C')", "ledger_attempt"),
+    for (debit, credit, amount, constraint) in [
+        ("'sales'", "'sales'", 5, "posting_two_sides"),
+        ("'sales'", "'nobody'", 5, "posting_credit_check"),
+        ("'sales'", "'provider.balance'", 0, "posting_amount_minor_check"),
     ] {
         let insert = format!(
-            "insert into ledger (tx_id, line, payment_id, account, side, amount_minor, currency, provider_ref)
-             select s.tx_id, 7 + (row_number() over ())::smallint, l.payment_id, 'sales', s.side, 5, l.currency, l.provider_ref
-             from (select * from ledger limit 1) as l, (values {sides}) as s (tx_id, side)"
+            "insert into posting (tx_id, nth, payment_id, debit, credit, amount_minor, currency, provider_ref)
+             select tx_id, 9, payment_id, {debit}, {credit}, {amount}, currency, provider_ref from posting limit 1"
         );
         let refused = sqlx::query(sqlx::AssertSqlSafe(insert)).execute(pool).await.expect_err("no posting");
         assert_eq!(mercato_chassis::error::constraint(&refused), Some(constraint));
     }
+    let lines: Vec<(String, String)> =
+        sqlx::query_as("select account, side from ledger order by line").fetch_all(pool).await.expect("the ledger");
+    assert_eq!(lines, [("provider.hold".to_owned(), "D".to_owned()), ("customer.hold".to_owned(), "C".to_owned())]);
     world.stop().await;
 }

@@ -142,7 +142,7 @@ impl World {
         tokio::spawn(async move { axum::serve(listener, router).await });
         let data = std::env::temp_dir().join(format!("mercato-provider-{}", Uuid::now_v7()));
         let webhook = Some(Target { url, secret: SECRET.into() });
-        let options = Options { address: ([127, 0, 0, 1], 0).into(), data: data.clone(), webhook };
+        let options = Options { address: ([127, 0, 0, 1], 0).into(), data: data.clone(), webhook, tracer: None };
         let provider = mercato_provider::start(options).await.expect("the provider starts");
         let orders = Orders::default();
         let mut builder = Sandbox::of(vec![Box::new(Payment), Box::new(orders.clone())])
