@@ -1,0 +1,161 @@
+{{- define "mercato.fullname" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 30 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 30 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{/* The entry of a role with its defaults: (dict "root" $ "name" "catalog"); as JSON. */}}
+{{- define "mercato.role" -}}
+{{- mergeOverwrite (deepCopy .root.Values.roleDefaults) (deepCopy (get .root.Values.roles .name | default dict)) | toJson }}
+{{- end }}
+
+{{/* The names of the roles that are on, with commas. */}}
+{{- define "mercato.roles" -}}
+{{- $names := list }}
+{{- range $name, $_ := .Values.roles }}
+{{- if (include "mercato.role" (dict "root" $ "name" $name) | fromJson).enabled }}{{ $names = append $names $name }}{{ end }}
+{{- end }}
+{{- join "," (sortAlpha $names) }}
+{{- end }}
+
+{{/* The same, those with a database alone. */}}
+{{- define "mercato.stored" -}}
+{{- $names := list }}
+{{- range $name := splitList "," (include "mercato.roles" $) }}
+{{- if (include "mercato.role" (dict "root" $ "name" $name) | fromJson).database }}{{ $names = append $names $name }}{{ end }}
+{{- end }}
+{{- join "," $names }}
+{{- end }}
+
+{{- define "mercato.image" -}}
+{{- $tag := .image.tag | default .root.Chart.AppVersion }}
+{{- if .image.digest }}{{ .image.repository }}@{{ .image.digest }}{{ else }}{{ .image.repository }}:{{ $tag }}{{ end }}
+{{- end }}
+
+{{/* (dict "root" $ "component" "catalog"): what pods are selected by; never changes in an upgrade. */}}
+{{- define "mercato.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "mercato.labels" -}}
+{{ include "mercato.selector" . }}
+app.kubernetes.io/part-of: mercato
+app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | quote }}
+{{- end }}
+
+{{/* Name and labels of an object. */}}
+{{- define "mercato.metadata" -}}
+name: {{ include "mercato.fullname" .root }}-{{ .suffix | default .component }}
+namespace: {{ .root.Release.Namespace }}
+labels: {{- include "mercato.labels" . | nindent 2 }}
+{{- end }}
+
+{{/* A host name inside the cluster: (dict "root" $ "service" "catalog-pods"). */}}
+{{- define "mercato.host" -}}
+{{ include "mercato.fullname" .root }}-{{ .service }}.{{ .root.Release.Namespace }}.svc.{{ .root.Values.clusterDomain }}
+{{- end }}
+
+{{/* What Pod Security "restricted" demands of a pod and of a container; there is nothing to loosen. */}}
+{{- define "mercato.podSecurity" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .user | default 65532 }}
+  runAsGroup: {{ .user | default 65532 }}
+  fsGroup: {{ .user | default 65532 }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: { type: RuntimeDefault }
+{{- end }}
+{{- define "mercato.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: { drop: [ALL] }
+{{- end }}
+
+{{/* Where pods may go and how they are spread: (dict "root" $ "component" .. "spec" role-or-edge). */}}
+{{- define "mercato.placement" -}}
+{{- $spread := .root.Values.topologySpread }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{- range . }}
+  - name: {{ . }}{{ end }}
+{{- end }}
+{{- with .spec.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .spec.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .spec.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .spec.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+topologySpreadConstraints:
+{{- $keys := list "kubernetes.io/hostname" }}
+{{- if $spread.zones }}{{ $keys = append $keys "topology.kubernetes.io/zone" }}{{ end }}
+{{- range $key := $keys }}
+  - maxSkew: 1
+    topologyKey: {{ $key }}
+    whenUnsatisfiable: {{ $spread.whenUnsatisfiable }}
+    labelSelector: { matchLabels: {{ include "mercato.selector" $ | fromYaml | toJson }} }
+    matchLabelKeys: [pod-template-hash]
+{{- end }}
+{{- end }}
+
+{{- define "mercato.env" -}}
+{{- range $name, $value := . }}
+- { name: {{ $name }}, value: {{ $value | toString | quote }} }
+{{- end }}
+{{- end }}
+
+{{/* Name of a Secret: "-key" is PREFIX-key. */}}
+{{- define "mercato.secret" -}}
+{{- if hasPrefix "-" .name }}{{ .root.Values.secrets.prefix }}{{ end }}{{ .name }}
+{{- end }}
+{{- define "mercato.databaseSecret" -}}
+{{- $role := include "mercato.role" . | fromJson }}
+{{- $role.databaseSecret | default (printf "%s-db-%s" .root.Values.secrets.prefix .name) }}
+{{- end }}
+
+{{- define "mercato.brokers" -}}
+{{- if .Values.kafka.inCluster.enabled }}{{ include "mercato.host" (dict "root" . "service" "kafka") }}:9092
+{{- else }}{{ .Values.kafka.brokers }}{{ end }}
+{{- end }}
+
+{{/* The kubelet waits for all of it and five seconds more. */}}
+{{- define "mercato.grace" -}}
+{{- add (div (add .Values.shutdown.drainMs 999) 1000) 5 }}
+{{- end }}
+
+{{/* Whether the migration runs in pods of the roles, because the stores are there no sooner than they. */}}
+{{- define "mercato.early" -}}
+{{- if or .Values.postgres.inCluster.enabled .Values.kafka.inCluster.enabled }}yes{{ end }}
+{{- end }}
+
+{{/* The settings of a migration; `roles` has the names, with commas. */}}
+{{- define "mercato.migrateEnv" -}}
+{{- $env := dict "KAFKA_BROKERS" (include "mercato.brokers" .root) "MERCATO_TOPIC_PARTITIONS" .root.Values.kafka.partitions }}
+{{- $_ := set $env "MERCATO_TOPIC_REPLICATION" (ternary 1 .root.Values.kafka.replication .root.Values.kafka.inCluster.enabled) }}
+{{- $_ := set $env "MERCATO_LOG" .root.Values.telemetry.log }}
+{{- range $name := splitList "," .roles }}
+{{- $_ := set $env (printf "%s_DATABASE_URL_FILE" (upper $name)) (printf "/run/secrets/migrate/%s" $name) }}
+{{- end }}
+{{- include "mercato.env" $env }}
+{{- end }}
+{{- define "mercato.migrateVolume" -}}
+- name: migrate
+  projected:
+    defaultMode: 0440
+    sources:
+    {{- range $name := splitList "," .roles }}
+      - secret:
+          name: {{ include "mercato.databaseSecret" (dict "root" $.root "name" $name) }}
+          items: [{ key: migrate-url, path: {{ $name }} }]
+    {{- end }}
+{{- end }}
