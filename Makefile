@@ -1,9 +1,10 @@
 # Mercato's tasks. The scripts are in dev/; each says at its top what it does and which variables it reads.
 .DEFAULT_GOAL := help
 .PHONY: help up down reset test chaos fuzz chaos-all check check-fast bench sqlx baseline
+.PHONY: release image image-verify image-sbom image-scan image-push check-delivery deploy smoke rollback backup-artifacts clean-build drill-backup
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 up: ## build and run the shop on real parts, in the foreground (MERCATO_DETACH=1: in the background)
 	@dev/up
@@ -40,3 +41,42 @@ sqlx: ## write .sqlx anew, after a query or a migration has changed
 
 baseline: ## accept the contracts as they are as the released ones
 	@MERCATO_UPDATE_BASELINE=1 cargo test -p mercato-contracts nothing_that_clients_rely_on_changed
+
+release: ## build the executables as they are shipped, profile dist
+	@SQLX_OFFLINE=true cargo build --locked --profile dist -p mercato -p mercato-provider
+
+image: ## build the images with docker (MERCATO_IMAGE=name MERCATO_TAG=tag)
+	@dev/image build
+
+image-verify: ## without docker: the program runs from what the image would hold
+	@dev/image verify
+
+image-sbom: ## what the program is made of, target/image/mercato.cdx.json
+	@dev/image sbom
+
+image-scan: ## look for known faults in the image, with trivy or grype
+	@dev/image scan
+
+image-push: ## push the images (MERCATO_REGISTRY_USER, MERCATO_REGISTRY_PASSWORD)
+	@dev/image push
+
+check-delivery: ## Dockerfile, its context, compose.yaml and the Jenkinsfile, played through
+	@dev/check-delivery
+
+deploy: ## helm upgrade --install --atomic to the cluster of KUBECONFIG (MERCATO_ENVIRONMENT, DEPLOY_VALUES; see dev/deploy)
+	@dev/deploy deploy
+
+smoke: ## an order in the deployed shop, and its door (SMOKE_URL)
+	@dev/deploy smoke
+
+rollback: ## back to the release before the last `make deploy`
+	@dev/deploy rollback
+
+backup-artifacts: ## collect what is worth keeping of a run in target/artifacts
+	@dev/artifacts
+
+clean-build: ## stop what a run has started and remove what it left, caches excepted
+	@dev/artifacts clean
+
+drill-backup: ## back a shop up, destroy it, restore it, go on, and check every promise (BROKER=kept|gone)
+	@dev/drill-backup $(or $(BROKER),kept)
