@@ -1,7 +1,7 @@
 # Mercato's tasks. The scripts are in dev/; each says at its top what it does and which variables it reads.
 .DEFAULT_GOAL := help
 .PHONY: help up down reset test chaos fuzz chaos-all check check-fast bench sqlx baseline
-.PHONY: release image image-verify image-sbom image-scan image-push check-delivery deploy smoke rollback backup-artifacts clean-build drill-backup
+.PHONY: check-helm k8s-play k8s-drill observe check-ops drill-alerts release image image-verify image-sbom image-scan image-push check-delivery deploy smoke rollback backup-artifacts clean-build drill-backup
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -80,3 +80,21 @@ clean-build: ## stop what a run has started and remove what it left, caches exce
 
 drill-backup: ## back a shop up, destroy it, restore it, go on, and check every promise (BROKER=kept|gone)
 	@dev/drill-backup $(or $(BROKER),kept)
+
+check-helm: ## judge the chart without a cluster
+	@dev/check-helm
+
+k8s-play: ## run what the chart renders as processes here, and buy something
+	@dev/k8s-play
+
+k8s-drill: ## install, upgrade, break, roll back and drain the chart on a real API server
+	@dev/k8s-drill
+
+observe: ## Prometheus, and Jaeger where it is built (dev/jaeger), beside make up
+	@dev/observe
+
+check-ops: ## alerts with their tests and runbooks, dashboards
+	@dev/check-ops
+
+drill-alerts: ## make the cause of every alert, and see it fire
+	@dev/drill-alerts
