@@ -55,7 +55,7 @@ async fn of_an_order_is_seen_in_every_table_it_touches() {
     still_served(&world).await;
     let differ = differ(&before, &at_rest().await);
     for table in
-        ["ordering.orders", "ordering.order_event", "inventory.stock", "inventory.stock_ledger", "payment.payment", "payment.ledger"]
+        ["ordering.orders", "ordering.order_event", "inventory.stock", "inventory.stock_ledger", "payment.payment", "payment.posting"]
     {
         assert!(differ.iter().any(|seen| seen == table), "{table} is not in {differ:?}");
     }
