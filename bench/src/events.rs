@@ -119,7 +119,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     async fn load(&self) -> anyhow::Result<Shop> {
         let heard: Arc<Mutex<Heard>> = Arc::default();
-        let reader = tokio::spawn(listen(topic::at_end(&self.settings.brokers, TOPIC)?, Arc::clone(&heard)));
+        let reader = tokio::spawn(listen(topic::at_end(&self.settings.brokers, TOPIC).await?, Arc::clone(&heard)));
         let mut callers: Vec<Reserve<'_>> = self
             .peers
             .iter()

@@ -45,7 +45,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     eprintln!("registering {} customers", settings.customers);
     let tokens: Arc<[String]> = shop::customers(&settings.url, settings.customers).await?.into();
     let processes = Processes::find(&settings.run_dir)?;
-    let paid = Paid::listen(&settings.brokers)?;
+    let paid = Paid::listen(&settings.brokers).await?;
     // the sign-ins' own aftermath should not count as idling
     tokio::time::sleep(SETTLE).await;
     let bench = Bench { settings, processes: &processes, paid: &paid, tokens };

@@ -39,8 +39,8 @@ struct Known {
 
 impl Paid {
     /// Begins to listen at the end of the log.
-    pub fn listen(brokers: &str) -> anyhow::Result<Self> {
-        let consumer = topic::at_end(brokers, TOPIC)?;
+    pub async fn listen(brokers: &str) -> anyhow::Result<Self> {
+        let consumer = topic::at_end(brokers, TOPIC).await?;
         let known = Arc::new(Mutex::new(Known::default()));
         let reader = tokio::spawn(read(consumer, Arc::clone(&known)));
         Ok(Self { known, reader })

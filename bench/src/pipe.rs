@@ -46,7 +46,7 @@ async fn load(settings: &Settings, processes: &Processes, name: &str, bytes: usi
         .create()?;
     let origin = Instant::now();
     let heard: Arc<Mutex<Latencies>> = Arc::default();
-    let reader = tokio::spawn(listen(topic::at_end(&settings.brokers, name)?, origin, Arc::clone(&heard)));
+    let reader = tokio::spawn(listen(topic::at_end(&settings.brokers, name).await?, origin, Arc::clone(&heard)));
     let mut callers: Vec<Send> =
         (0..CALLERS).map(|_| Send { producer: producer.clone(), topic: name.to_owned(), origin, payload: vec![0; bytes] }).collect();
     open(&mut callers, rate, WARM_UP).await;

@@ -18,7 +18,7 @@ pub fn client(brokers: &str) -> ClientConfig {
 }
 
 /// A reader of all partitions of `topic` that begins with what comes next, and leaves no offsets behind.
-pub fn at_end(brokers: &str, topic: &str) -> anyhow::Result<StreamConsumer> {
+pub async fn at_end(brokers: &str, topic: &str) -> anyhow::Result<StreamConsumer> {
     let consumer: StreamConsumer = client(brokers)
         .set("group.id", "mercato-bench")
         .set("enable.auto.commit", "false")
@@ -28,7 +28,7 @@ pub fn at_end(brokers: &str, topic: &str) -> anyhow::Result<StreamConsumer> {
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).context("kafka does not answer")?;
     let mut here = TopicPartitionList::new();
     for partition in metadata.topics().iter().flat_map(|t| t.partitions()) {
-        let end = end(&consumer, topic, partition.id())?;
+        let end = end(&consumer, topic, partition.id()).await?;
         here.add_partition_offset(topic, partition.id(), Offset::Offset(end))?;
     }
     anyhow::ensure!(here.count() > 0, "there is no topic `{topic}`");
@@ -37,7 +37,7 @@ pub fn at_end(brokers: &str, topic: &str) -> anyhow::Result<StreamConsumer> {
 }
 
 /// Where a partition ends. One that was made just now may have no leader yet, which is waited for.
-fn end(consumer: &StreamConsumer, topic: &str, partition: i32) -> anyhow::Result<i64> {
+async fn end(consumer: &StreamConsumer, topic: &str, partition: i32) -> anyhow::Result<i64> {
     let until = Instant::now() + PATIENCE;
     loop {
         match consumer.fetch_watermarks(topic, partition, PATIENCE) {
@@ -45,7 +45,7 @@ fn end(consumer: &StreamConsumer, topic: &str, partition: i32) -> anyhow::Result
             Err(KafkaError::MetadataFetch(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable))
                 if Instant::now() < until =>
             {
-                std::thread::sleep(Duration::from_millis(50));
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) => return Err(error).with_context(|| format!("the end of partition {partition} of `{topic}`")),
         }

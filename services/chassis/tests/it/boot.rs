@@ -118,7 +118,7 @@ async fn a_database_that_is_behind_is_refused() {
 async fn a_role_with_stores_starts_and_stops() {
     let sandbox = Sandbox::of(vec![Box::new(Stored)]).env("STORED_KEY", "x").start().await.unwrap();
     let (tables,): (i64,) =
-        sqlx::query_as("select count(*) from information_schema.tables where table_name in ('outbox', 'inbox', 'work')")
+        sqlx::query_as("select count(*) from information_schema.tables where table_name in ('outbox', 'inbox_sequence', 'work')")
             .fetch_one(sandbox.pool("stored").await)
             .await
             .unwrap();
