@@ -159,7 +159,7 @@ async fn health_probes_and_metrics_tell_the_state() {
     let counted = || async {
         let metrics = admin(&sandbox, "/metrics").await;
         let line = "mercato_rpc_calls_total{method=\"/mercato.catalog.v1.ProductService/GetProduct\",code=\"OK\"}";
-        (metrics.contains(line) && metrics.contains("grpc_request_duration_seconds_bucket")).then_some(())
+        (metrics.contains(line) && metrics.contains("mercato_rpc_duration_seconds_bucket")).then_some(())
     };
     eventually("the call is counted", LONG, counted).await;
 }
