@@ -24,36 +24,32 @@ RUN find . -name '*.rs' -not -path './target/*' -exec touch {} + \
 RUN mkdir -p /out/lib /out/data && cp target/dist/mercato target/dist/mercato-provider /out/ \
     && ldd /out/mercato /out/mercato-provider | awk '/lib(gcc_s|z)\.so/ { print $3 }' | sort -u | xargs -I% cp -L % /out/lib/
 
-FROM gcr.io/distroless/base-nossl-debian12:nonroot AS provider
+# what both images are
+FROM gcr.io/distroless/base-nossl-debian12:nonroot AS runtime
 ARG VERSION=0.0.0
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="mercato-provider" \
-      org.opencontainers.image.description="A payment provider for development: it moves no money" \
-      org.opencontainers.image.licenses="Apache-2.0" \
+LABEL org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /out/lib/ /usr/lib/
+USER 65532:65532
+
+FROM runtime AS provider
+LABEL org.opencontainers.image.title="mercato-provider" \
+      org.opencontainers.image.description="A payment provider for development: it moves no money"
 COPY --from=build /out/mercato-provider /usr/local/bin/mercato-provider
 # a new volume gets this folder's owner
 COPY --from=build --chown=65532:65532 /out/data /data
-USER 65532:65532
 EXPOSE 8090
 ENTRYPOINT ["/usr/local/bin/mercato-provider", "--inside-container", "--addr", "0.0.0.0:8090", "--data", "/data"]
 
-FROM gcr.io/distroless/base-nossl-debian12:nonroot AS mercato
-ARG VERSION=0.0.0
-ARG REVISION=unknown
+FROM runtime AS mercato
 LABEL org.opencontainers.image.title="mercato" \
-      org.opencontainers.image.description="Mercato, a commerce backend: every role, its migrations and the edge's configuration" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /out/lib/ /usr/lib/
+      org.opencontainers.image.description="Mercato, a commerce backend: every role, its migrations and the edge's configuration"
 COPY --from=build /out/mercato /usr/local/bin/mercato
 # a new volume for the edge's configuration gets this folder's owner
 COPY --from=build --chown=65532:65532 /out/data /edge
 ENV MERCATO_GRPC_ADDR=0.0.0.0:50051 MERCATO_ADMIN_ADDR=0.0.0.0:9464 MERCATO_GATEWAY_HTTP_ADDR=0.0.0.0:8081
-USER 65532:65532
 EXPOSE 50051 9464 8081
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["/usr/local/bin/mercato", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/mercato"]
