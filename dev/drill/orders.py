@@ -13,7 +13,6 @@ Addresses and logins come from the environment, as dev.env has them.
 
 import json
 import os
-import re
 import sys
 import time
 import urllib.error
@@ -146,7 +145,7 @@ def named(path):
     """The orders whose money the reconciler has found in the provider's books alone."""
     with open(path, encoding="utf-8") as file:
         lines = [line for line in file if "our ledger differs from the provider's" in line]
-    return set(re.findall(r'key: \\?"([0-9a-f-]{36}):', "".join(lines)))
+    return {json.loads(line)["key"].split(":")[0] for line in lines}
 
 
 def cmd_report(path, lost_path, log, broker="gone"):

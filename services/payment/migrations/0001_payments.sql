@@ -99,3 +99,14 @@ create table operator_case (
     closed_at timestamptz
 );
 create unique index operator_case_open on operator_case (order_id, step) where closed_at is null;
+
+-- Differences between our ledger and the provider's that a person has looked into. One with the same amounts is not told again.
+create table settled_difference (
+    provider_key text        not null,
+    step         text        not null check (step in ('authorize', 'capture', 'void', 'refund')),
+    ours         bigint      not null check (ours >= 0),
+    theirs       bigint      not null check (theirs >= 0),
+    note         text        not null check (note <> ''),
+    settled_at   timestamptz not null default clock_timestamp(),
+    primary key (provider_key, step)
+);

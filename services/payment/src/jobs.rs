@@ -54,8 +54,8 @@ async fn revive(payments: &Payments, id: Uuid) -> Result<(), Fault> {
 async fn reconcile(payments: Payments) -> Result<(), Fault> {
     let differences = app::reconcile(&payments.db, &*payments.provider).await?;
     metrics::DIFFERENCES.set([], differences.len() as f64);
-    for difference in differences.iter().take(1000) {
-        tracing::error!(?difference, "our ledger differs from the provider's");
+    for app::Difference { key, step, side, ours, theirs } in differences.iter().take(1000) {
+        tracing::error!(%key, step, ?side, ours, theirs, "our ledger differs from the provider's");
     }
     Ok(())
 }

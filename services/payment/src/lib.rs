@@ -4,6 +4,7 @@
 //! derived from the order, so that a repetition is the same request. What the provider does not tell is looked up by our own
 //! reference until it is known; it is never taken for a failure. The README tells the whole story.
 
+mod again;
 pub mod app;
 mod config;
 mod consumers;
@@ -22,7 +23,7 @@ pub use config::Config;
 pub use error::Error;
 
 use async_trait::async_trait;
-use mercato_chassis::{Context, Fault, Mounted, Prepared, Role, config::Source};
+use mercato_chassis::{Context, Fault, Mounted, Prepared, Role, config::Source, role::Again};
 use mercato_contracts::mercato::payment::v1::{
     payment_lookup_service_server::PaymentLookupServiceServer, payment_service_server::PaymentServiceServer,
 };
@@ -46,6 +47,14 @@ impl Role for Payment {
 
     fn sequences(&self) -> &'static [(&'static str, &'static str)] {
         &[("payments", "select order_id, version from payment where order_id = any($1)")]
+    }
+
+    fn counts(&self) -> &'static [(&'static str, &'static str)] {
+        &[("payment.orders", "orders")]
+    }
+
+    fn again(&self) -> &'static [Again] {
+        &[again::PAYMENTS]
     }
 
     fn configure(&self, source: &mut Source) -> Box<dyn Prepared> {

@@ -38,7 +38,7 @@ const PAGE: i64 = 1000;
 
 type Known = HashMap<(String, String), (i64, String)>;
 
-/// Compares the whole ledgers. What is still open is no difference: it is being found out.
+/// Compares the whole ledgers. What is still open is no difference: it is being found out. Nor is what a person has settled.
 ///
 /// The provider is read first, so all it had is either in our ledger by then or open; then ours, and the provider's rest, so all we
 /// had is there.
@@ -69,6 +69,18 @@ pub async fn reconcile(db: &Db, provider: &dyn Provider) -> Result<Vec<Differenc
         ours: row.amount,
         theirs: 0,
     }));
+    unsettled(db, differences).await
+}
+
+/// Those that no person has looked into, with the same amounts.
+async fn unsettled(db: &Db, mut differences: Vec<Difference>) -> Result<Vec<Difference>, Fault> {
+    let keys: Vec<String> = differences.iter().map(|difference| difference.key.clone()).collect();
+    let settled: HashSet<_> = store::settled_differences(db.read(), &keys)
+        .await?
+        .into_iter()
+        .map(|settled| (settled.key, settled.step, settled.ours, settled.theirs))
+        .collect();
+    differences.retain(|d| !settled.contains(&(d.key.clone(), d.step.clone(), d.ours, d.theirs)));
     Ok(differences)
 }
 

@@ -90,7 +90,7 @@ impl DevProvider {
                 _ if one.elapsed() > self.call_timeout / 2 => Outcome::Slow,
                 _ => Outcome::Good,
             });
-            measure(step, outcome(&reply), one.elapsed());
+            measure(step, outcome(&reply), one.elapsed(), &span);
             match reply {
                 Reply::Transient(_) if attempt < TRIES && began.elapsed() < PATIENCE => {
                     tokio::time::sleep(backoff::delay(attempt, Duration::from_millis(100), Duration::from_secs(1))).await;
@@ -160,9 +160,9 @@ fn outcome(reply: &Reply) -> &'static str {
     }
 }
 
-fn measure(step: &'static str, outcome: &'static str, took: Duration) {
+fn measure(step: &'static str, outcome: &'static str, took: Duration, span: &Span) {
     crate::metrics::PROVIDER_CALLS.one([step, outcome]);
-    crate::metrics::PROVIDER_DURATION.took([step], took);
+    crate::metrics::PROVIDER_DURATION.took_in([step], took, span);
 }
 
 #[async_trait]
@@ -210,7 +210,7 @@ impl Provider for DevProvider {
             Sight::Failed(_) => "failed",
         };
         mark(&span, outcome);
-        measure("look_up", outcome, began.elapsed());
+        measure("look_up", outcome, began.elapsed(), &span);
         sight
     }
 

@@ -102,6 +102,19 @@ pub struct LedgerRow {
     pub currency: String,
 }
 
+/// A difference that a person has looked into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The provider's idempotency key.
+    pub key: String,
+    /// What was done.
+    pub step: String,
+    /// Our amount in minor units; 0 when we have none.
+    pub ours: i64,
+    /// The provider's.
+    pub theirs: i64,
+}
+
 /// What we posted under these provider keys, and which of the keys belong to attempts that are still open. A key that names none of our
 /// orders is none of ours.
 pub async fn ledger_of_keys(pool: &PgPool, keys: &[String]) -> Result<(Vec<LedgerRow>, Vec<String>), Fault> {
@@ -138,6 +151,16 @@ pub async fn ledger_page(pool: &PgPool, after: Uuid, limit: i64) -> Result<Vec<L
            from posting l join attempt a on a.id = l.tx_id where l.tx_id > $1 and l.nth = 1 order by l.tx_id limit $2"#,
         after,
         limit,
+    );
+    Ok(rows.fetch_all(pool).await?)
+}
+
+/// Those of these differences, by their keys, that a person has settled.
+pub async fn settled_differences(pool: &PgPool, keys: &[String]) -> Result<Vec<Settled>, Fault> {
+    let rows = sqlx::query_as!(
+        Settled,
+        "select provider_key as key, step, ours, theirs from settled_difference where provider_key = any($1)",
+        keys,
     );
     Ok(rows.fetch_all(pool).await?)
 }

@@ -3,6 +3,7 @@
 mod cost;
 mod doubt;
 mod orders;
+mod reconcile;
 mod refunds;
 mod webhooks;
 mod world;

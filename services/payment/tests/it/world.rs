@@ -16,7 +16,7 @@ use mercato_contracts::{
         r#type::v1::Money,
     },
 };
-use mercato_payment::{Payment, provider::DevProvider};
+use mercato_payment::{Payment, app::Difference, provider::DevProvider};
 use mercato_provider::{Options, Server, Target};
 use mercato_testkit::{Actor, Customer, Guest, Sandbox, eventually};
 use serde_json::Value;
@@ -266,6 +266,24 @@ impl World {
         of_order.map(|e| (e["kind"].as_str().unwrap_or_default().to_owned(), e["amountMinor"].as_i64().unwrap_or_default())).collect()
     }
 
+    /// Does something at the provider that payment knows nothing of.
+    pub async fn ask_provider(&self, path: &str, key: &str, body: &Value) {
+        let request = reqwest::Client::new().post(format!("{}{path}", self.provider.url())).header("idempotency-key", key).json(body);
+        let answer = request.send().await.expect("the provider answers");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+    }
+
+    /// Our ledger against the provider's.
+    pub async fn differences(&self) -> Vec<Difference> {
+        let tasks = mercato_chassis::tasks::Tasks::new();
+        let settings = mercato_chassis::pg::PgSettings::new("payment", self.sandbox.database_url("payment"));
+        let db = Db::connect(&settings, &tasks).await.expect("database");
+        let provider = DevProvider::new(self.provider.url(), LIMIT, LIMIT).expect("client");
+        let differences = mercato_payment::app::reconcile(&db, &provider).await.expect("both ledgers");
+        db.close().await;
+        differences
+    }
+
     /// Both ledgers agree, ours balances, and no case or doubt is left open.
     pub async fn at_rest(&self) {
         let pool = self.pool().await;
@@ -274,12 +292,7 @@ impl World {
             (open == 0).then_some(())
         };
         eventually("no open work", LIMIT, no_work).await;
-        let tasks = mercato_chassis::tasks::Tasks::new();
-        let settings = mercato_chassis::pg::PgSettings::new("payment", self.sandbox.database_url("payment"));
-        let db = Db::connect(&settings, &tasks).await.expect("database");
-        let provider = DevProvider::new(self.provider.url(), LIMIT, LIMIT).expect("client");
-        assert_eq!(mercato_payment::app::reconcile(&db, &provider).await.expect("both ledgers"), vec![]);
-        db.close().await;
+        assert_eq!(self.differences().await, vec![]);
         let unbalanced = "select count(*) from (select tx_id from ledger group by tx_id, currency
                           having sum(case side when 'D' then amount_minor else -amount_minor end) <> 0) as t";
         let unbalanced: i64 = sqlx::query_scalar(unbalanced).fetch_one(pool).await.expect("count");
