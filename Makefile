@@ -78,7 +78,7 @@ backup-artifacts: ## collect what is worth keeping of a run in target/artifacts
 clean-build: ## stop what a run has started and remove what it left, caches excepted
 	@dev/artifacts clean
 
-drill-backup: ## back a shop up, destroy it, restore it, go on, and check every promise (BROKER=kept|gone)
+drill-backup: ## back a shop up, destroy it, restore it, go on, and check every promise (BROKER=kept|gone|alone)
 	@dev/drill-backup $(or $(BROKER),kept)
 
 check-helm: ## judge the chart without a cluster

@@ -43,6 +43,17 @@ impl Event {
         Event { id: Uuid::now_v7(), topic, kind, aggregate, sequence, payload, headers: None, traceparent }
     }
 
+    /// One that was said before and may be lost, under an id of its own: hearers know it by its number.
+    pub(crate) fn again(topic: &str, kind: String, aggregate: Uuid, sequence: i64, payload: Vec<u8>) -> Event {
+        let id = Uuid::now_v7();
+        Event { id, topic: topic.to_owned(), kind, aggregate, sequence, payload, headers: None, traceparent: None }
+    }
+
+    /// What it happened to, and its number.
+    pub(crate) fn place(&self) -> (Uuid, i64) {
+        (self.aggregate, self.sequence)
+    }
+
     /// The event's id, the same at every delivery.
     pub fn id(&self) -> Uuid {
         self.id

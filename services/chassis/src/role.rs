@@ -6,6 +6,7 @@ use crate::{
     grpc::client::Peers,
     inbox::{Broadcast, Consumer},
     jobs::Job,
+    outbox::Event,
     page_token::PageTokens,
     pg::Db,
     redis::Redis,
@@ -14,8 +15,11 @@ use crate::{
     work::{Wake, Worker},
 };
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use sqlx::PgConnection;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 use tonic::{body::Body, server::NamedService, service::RoutesBuilder};
+use uuid::Uuid;
 
 /// A service that can run in a process, alone or beside others.
 pub trait Role: Send + Sync {
@@ -31,9 +35,39 @@ pub trait Role: Send + Sync {
         &[]
     }
 
+    /// Its consumers that keep the number of each aggregate's last event, and the topic each hears. All events of such a topic matter.
+    fn counts(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+    /// What it can say again when the broker has lost it. Every topic that somebody counts must be among these.
+    fn again(&self) -> &'static [Again] {
+        &[]
+    }
+
     /// Reads its settings before anything is opened or bound. Errors are collected in `source`, so that all are told at once.
     fn configure(&self, source: &mut config::Source) -> Box<dyn Prepared>;
 }
+
+/// How a role says again what it has said in a topic.
+pub struct Again {
+    /// The topic.
+    pub topic: &'static str,
+    /// The query for aggregates and the numbers of their latest events: ids above `$1` in their order, at most `$2`.
+    pub aggregates: &'static str,
+    /// Where the events come from.
+    pub events: Retold,
+}
+
+/// Where events that are said again come from.
+pub enum Retold {
+    /// They are kept: the query for aggregate, number, kind and payload of the events of the aggregates `$1` with numbers above those of `$2`.
+    Kept(&'static str),
+    /// Each says again how things are now, under every number above the given one.
+    Now(MakeNow),
+}
+
+/// Makes the events of [`Retold::Now`] for some aggregates, inside a transaction.
+pub type MakeNow = for<'t> fn(&'t mut PgConnection, &'t [(Uuid, i64)]) -> BoxFuture<'t, Result<Vec<Event>, Fault>>;
 
 /// A role that has its settings.
 #[async_trait]

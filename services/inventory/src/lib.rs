@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod again;
 pub mod app;
 pub mod config;
 pub mod consumers;
@@ -24,7 +25,7 @@ use chassis::{
     config::Source,
     error::Fault,
     inbox::Consumer,
-    role::{Context, Mounted, Prepared, Role},
+    role::{Again, Context, Mounted, Prepared, Role},
 };
 use config::Config;
 use mercato_chassis as chassis;
@@ -57,6 +58,10 @@ impl Role for Inventory {
             "select order_id, version from reservation where order_id = any($1)
              union all select product_id, version from product_version where product_id = any($1)",
         )]
+    }
+
+    fn again(&self) -> &'static [Again] {
+        &[again::LEVELS]
     }
 
     fn configure(&self, source: &mut Source) -> Box<dyn Prepared> {

@@ -36,13 +36,15 @@ pub enum Events {
     Empty,
     /// Says again what a copy holds and the restored databases know of, into empty topics. No role may run.
     Restore {
-        /// The copy.
+        /// The copy. One that is damaged or of another shop is refused before anything is said.
         #[arg(long)]
         from: PathBuf,
         /// Where those events are listed that the databases do not know: what was lost.
         #[arg(long)]
         lost: PathBuf,
     },
+    /// After the broker has lost its data, the databases being whole: says again what consumers wait for, through the outboxes.
+    Repeat,
     /// Compares what consumers have taken with what was said; exit code 1 when something was taken that nobody said.
     Check {
         /// Also fails when something was said and not taken, which is in order only while events are on their way.
@@ -55,9 +57,10 @@ pub enum Events {
 pub async fn run(platform: &Platform, command: Events) -> anyhow::Result<()> {
     match command {
         Events::Place { out } => {
-            let mut file = create(&out)?;
-            serde_json::to_writer(&mut file, &tokio::task::block_in_place(|| boot::place_in_events(platform))?)?;
-            finish(file).with_context(|| out.display().to_string())?;
+            let place = tokio::task::block_in_place(|| boot::place_in_events(platform))?;
+            let mut file = NewFile::create(&out)?;
+            serde_json::to_writer(&mut file.writer, &place)?;
+            file.keep()?;
         }
         Events::Save { out, since, all: _ } => {
             let place = since.map(|path| -> anyhow::Result<_> {
@@ -65,9 +68,9 @@ pub async fn run(platform: &Platform, command: Events) -> anyhow::Result<()> {
                 serde_json::from_str(&text).with_context(|| format!("{} is no place in the log", path.display()))
             });
             let place = place.transpose()?;
-            let mut file = create(&out)?;
-            let count = tokio::task::block_in_place(|| boot::save_events(platform, place.as_ref(), &mut file))?;
-            finish(file).with_context(|| out.display().to_string())?;
+            let mut file = NewFile::create(&out)?;
+            let count = boot::save_events(platform, place.as_ref(), &mut file.writer).await?;
+            file.keep()?;
             eprintln!("saved {count} events");
         }
         Events::Empty => {
@@ -76,11 +79,16 @@ pub async fn run(platform: &Platform, command: Events) -> anyhow::Result<()> {
         }
         Events::Restore { from, lost } => {
             let mut copy = BufReader::new(File::open(&from).with_context(|| from.display().to_string())?);
-            let mut list = create(&lost)?;
-            let told = boot::restore_events(platform, &mut copy, &mut list).await?;
-            finish(list).with_context(|| lost.display().to_string())?;
+            let mut list = NewFile::create(&lost)?;
+            let told = boot::restore_events(platform, &mut copy, &mut list.writer).await?;
+            list.keep()?;
             for (topic, told) in told {
                 eprintln!("{topic}: {} said again, {} lost", told.again, told.lost);
+            }
+        }
+        Events::Repeat => {
+            for (topic, count) in boot::repeat_events(platform).await? {
+                eprintln!("{topic}: {count} said again");
             }
         }
         Events::Check { at_rest } => check(platform, at_rest).await?,
@@ -102,14 +110,38 @@ async fn check(platform: &Platform, at_rest: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-    Ok(BufWriter::new(file.with_context(|| path.display().to_string())?))
+/// A file that is there under its name when it is whole, readable by its owner alone.
+struct NewFile {
+    path: PathBuf,
+    unfinished: PathBuf,
+    writer: BufWriter<File>,
 }
 
-/// A copy that is not on the disk is none.
-fn finish(mut file: BufWriter<File>) -> anyhow::Result<()> {
-    file.flush()?;
-    file.get_ref().sync_all()?;
-    Ok(())
+impl NewFile {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".unfinished");
+        let unfinished = PathBuf::from(unfinished);
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+        let writer = BufWriter::new(file.with_context(|| unfinished.display().to_string())?);
+        Ok(Self { path: path.to_owned(), unfinished, writer })
+    }
+
+    /// A copy that is not on the disk is none.
+    fn keep(mut self) -> anyhow::Result<()> {
+        self.writer.flush()?;
+        self.writer.get_ref().sync_all()?;
+        std::fs::rename(&self.unfinished, &self.path).with_context(|| self.path.display().to_string())
+    }
+}
+
+impl Drop for NewFile {
+    /// Removes what was not finished; after [`NewFile::keep`] there is nothing.
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.unfinished)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            eprintln!("{} is left: {error}", self.unfinished.display());
+        }
+    }
 }

@@ -21,7 +21,7 @@ use mercato_chassis::config::Source;
 use mercato_chassis::error::Fault;
 use mercato_chassis::idempotency::Finder;
 use mercato_chassis::inbox::Consumer;
-use mercato_chassis::role::{Context, Mounted, Prepared, Role};
+use mercato_chassis::role::{Again, Context, Mounted, Prepared, Retold, Role};
 use mercato_contracts::mercato::ordering::v1::{
     order_operator_service_server::OrderOperatorServiceServer, order_service_server::OrderServiceServer,
 };
@@ -45,6 +45,21 @@ impl Role for Ordering {
 
     fn sequences(&self) -> &'static [(&'static str, &'static str)] {
         &[("orders", "select id, version from orders where id = any($1)")]
+    }
+
+    fn counts(&self) -> &'static [(&'static str, &'static str)] {
+        &[("ordering.payments", "payments")]
+    }
+
+    fn again(&self) -> &'static [Again] {
+        &[Again {
+            topic: events::TOPIC,
+            aggregates: "select id, version from orders where id > $1 order by id limit $2",
+            events: Retold::Kept(
+                "select e.order_id, e.version, e.kind, e.payload from unnest($1::uuid[], $2::bigint[]) as m (order_id, after)
+                 join order_event e on e.order_id = m.order_id and e.version > m.after order by e.order_id, e.version",
+            ),
+        }]
     }
 
     fn configure(&self, _source: &mut Source) -> Box<dyn Prepared> {

@@ -1,12 +1,12 @@
 //! The log of events in backups: copying it, saying it again after the databases were restored, and comparing both.
 
-use super::{StartError, settings::Stores};
+use super::{StartError, again, settings::Stores};
 use crate::{
     config::{self, Source},
     error::Fault,
     kafka::{
         KafkaSettings,
-        archive::{self, Line, Place},
+        archive::{self, Line, Origin, Place},
     },
     pg::Db,
     role::{Platform, Role},
@@ -15,12 +15,12 @@ use crate::{
 use sqlx::{PgPool, Row as _};
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{BufRead, Write},
+    io::{BufRead, Seek, Write},
 };
 use uuid::Uuid;
 
 /// Rows compared at once.
-const PAGE: i64 = 1000;
+pub(super) const PAGE: i64 = 1000;
 
 /// What became of a topic's events when they were said again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Disagreement {
     pub topic: String,
     /// What it happened to.
     pub aggregate: Uuid,
-    /// The last event the consumer has taken.
+    /// The last event the consumer has taken; 0 when it never heard of the aggregate.
     pub taken: i64,
     /// The last one its sender knows of; 0 when it does not know the aggregate.
     pub said: i64,
@@ -50,8 +50,10 @@ pub struct Disagreement {
 ///
 /// # Errors
 /// [`StartError`].
-pub fn save_events(platform: &Platform, since: Option<&Place>, out: &mut dyn Write) -> Result<u64, StartError> {
-    Ok(archive::save(&settings(platform)?.0.kafka, platform.topics, since, out)?)
+pub async fn save_events(platform: &Platform, since: Option<&Place>, out: &mut (dyn Write + Send)) -> Result<u64, StartError> {
+    let said = Said::open(platform).await?;
+    let origin = said.origin().await?;
+    Ok(tokio::task::block_in_place(|| archive::save(&said.kafka, platform.topics, &origin, since, out))?)
 }
 
 /// How far the slowest consumers are; see [`archive::place`].
@@ -74,13 +76,19 @@ pub async fn empty_topics(platform: &Platform) -> Result<(), StartError> {
 /// JSON each. No role may run.
 ///
 /// # Errors
-/// [`StartError`]; then the topics have to be emptied before another try.
-pub async fn restore_events(
+/// [`StartError`]: for a copy that is damaged or of another shop, before anything is said; otherwise the topics have to be emptied before
+/// another try.
+pub async fn restore_events<F: BufRead + Seek>(
     platform: &Platform,
-    from: &mut dyn BufRead,
+    from: &mut F,
     lost: &mut dyn Write,
 ) -> Result<BTreeMap<String, Told>, StartError> {
     let said = Said::open(platform).await?;
+    let origin = archive::verify(from, platform.topics)?;
+    if let Some(role) = origin.differs(&said.origin().await?) {
+        return Err(StartError::Failed(format!("the copy is of another shop: the database of {role} is not the one it was made beside")));
+    }
+    from.rewind().map_err(|error| StartError::Failed(format!("the copy cannot be read again: {error}")))?;
     let sender = archive::Sender::new(&said.kafka, platform.topics)?;
     let mut told: BTreeMap<String, Told> = BTreeMap::new();
     loop {
@@ -135,6 +143,7 @@ pub async fn compare_events(platform: &Platform) -> Result<(Vec<Disagreement>, V
             }
         }
     }
+    again::never_heard(platform, &said, &mut behind).await?;
     Ok((ahead, behind))
 }
 
@@ -155,16 +164,16 @@ async fn taken(pool: &PgPool, after: &(String, String, Uuid)) -> Result<Vec<Disa
 }
 
 /// All databases, and how each topic's sender tells what it has said.
-struct Said {
-    kafka: KafkaSettings,
-    databases: BTreeMap<&'static str, Db>,
+pub(super) struct Said {
+    pub(super) kafka: KafkaSettings,
+    pub(super) databases: BTreeMap<&'static str, Db>,
     queries: HashMap<&'static str, (&'static str, &'static str)>,
     // the connections belong to it
     _tasks: Tasks,
 }
 
 impl Said {
-    async fn open(platform: &Platform) -> Result<Said, StartError> {
+    pub(super) async fn open(platform: &Platform) -> Result<Said, StartError> {
         let (stores, roles) = settings(platform)?;
         let tasks = Tasks::new();
         let (mut databases, mut queries) = (BTreeMap::new(), HashMap::new());
@@ -178,6 +187,17 @@ impl Said {
             }
         }
         Ok(Said { kafka: stores.kafka, databases, queries, _tasks: tasks })
+    }
+
+    /// Which shop this is.
+    async fn origin(&self) -> Result<Origin, StartError> {
+        let mut databases = BTreeMap::new();
+        for (role, db) in &self.databases {
+            let born = "select (extract(epoch from min(installed_on)) * 1000000)::bigint from chassis_migrations";
+            let born: i64 = sqlx::query_scalar(born).fetch_one(db.read()).await.map_err(Fault::from)?;
+            databases.insert((*role).to_owned(), born);
+        }
+        Ok(Origin { databases })
     }
 
     /// The number of the latest event of each of these aggregates; those without any are missing.

@@ -31,6 +31,32 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Records sent together.
 const CHUNK: usize = 1000;
 
+/// A line of a copy: what it is of, an event, or its end, without which it was cut off.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Entry {
+    Copy(Origin),
+    Event(Line),
+    End { events: u64 },
+}
+
+/// Which shop a copy is of: for each role the birth of its database, in microseconds since 1970, which a restored one has kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// By role.
+    pub databases: BTreeMap<String, i64>,
+}
+
+impl Origin {
+    /// The first role that was born at another time there than here.
+    pub fn differs(&self, here: &Origin) -> Option<&str> {
+        self.databases
+            .iter()
+            .find(|(role, born)| here.databases.get(*role).is_some_and(|here| here != *born))
+            .map(|(role, _)| role.as_str())
+    }
+}
+
 /// One record as a line of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -69,16 +95,20 @@ pub fn place(settings: &KafkaSettings, topics: &[&str]) -> Result<Place, Fault> 
 /// Writes the events of `topics` as lines of JSON, each partition's in their order: from a place on, or all. Returns how many. Blocks.
 ///
 /// # Errors
-/// [`Fault::Unavailable`] when the broker does not answer, [`Fault::Internal`] for a record that is no event, or when `out` fails.
-pub fn save(settings: &KafkaSettings, topics: &[&str], since: Option<&Place>, out: &mut dyn Write) -> Result<u64, Fault> {
+/// [`Fault::Unavailable`] when the broker does not answer, [`Fault::Internal`] for a place that is not in this log, for a record that is no
+/// event, or when `out` fails.
+pub fn save(settings: &KafkaSettings, topics: &[&str], of: &Origin, since: Option<&Place>, out: &mut dyn Write) -> Result<u64, Fault> {
     let mut config = settings.consumer("archive");
     let reader: BaseConsumer = config.set("group.id", "unused").set("enable.partition.eof", "true").create().map_err(unavailable)?;
     let mut span = whole(settings, &reader, topics)?;
     for (topic, partition, offset) in since.into_iter().flatten() {
-        if let Some((from, _)) = span.get_mut(&(settings.full(topic), *partition)) {
-            *from = (*from).max(*offset);
+        match span.get_mut(&(settings.full(topic), *partition)) {
+            Some((from, to)) if *offset <= *to => *from = (*from).max(*offset),
+            // somebody else's, or from before the topics were made anew: what is missing would be missed at the restore
+            _ => return Err(Fault::Internal(format!("the place is not in this log: {topic}/{partition} has no event {offset}"))),
         }
     }
+    put(&Entry::Copy(of.clone()), out)?;
     let mut list = TopicPartitionList::new();
     span.retain(|_, (from, to)| from < to);
     for ((topic, partition), (from, _)) in &span {
@@ -107,7 +137,13 @@ pub fn save(settings: &KafkaSettings, topics: &[&str], since: Option<&Place>, ou
             Some(Err(error)) => return Err(unavailable(error)),
         }
     }
+    put(&Entry::End { events: count }, out)?;
     Ok(count)
+}
+
+fn put(entry: &Entry, out: &mut dyn Write) -> Result<(), Fault> {
+    let text = serde_json::to_string(entry).map_err(|error| Fault::Internal(format!("the copy cannot be written: {error}")))?;
+    writeln!(out, "{text}").map_err(|error| Fault::Internal(format!("the copy cannot be written: {error}")))
 }
 
 /// All partitions, from their first record to their last.
@@ -188,8 +224,7 @@ fn write(settings: &KafkaSettings, record: &BorrowedMessage<'_>, out: &mut dyn W
         payload: STANDARD.encode(record.payload().unwrap_or_default()),
         headers,
     };
-    let text = serde_json::to_string(&line).map_err(|error| broken(&error.to_string()))?;
-    writeln!(out, "{text}").map_err(|error| Fault::Internal(format!("the copy cannot be written: {error}")))
+    put(&Entry::Event(line), out)
 }
 
 /// Deletes the topics, their dead letters and the consumer groups, and makes the topics anew, empty. Every process that consumes must have
@@ -320,20 +355,59 @@ impl Sender {
     }
 }
 
-/// Reads a copy, some lines at a time; empty at its end.
+/// Reads a copy from its first line to its last and says whose it is: nothing of a damaged one is to be said again.
+///
+/// # Errors
+/// [`Fault::Internal`] for a copy that is cut off, has a line that is none of ours, or is of other topics.
+pub fn verify(from: &mut dyn BufRead, topics: &[&str]) -> Result<Origin, Fault> {
+    let Some(Entry::Copy(origin)) = next(from, 1)? else { return Err(Fault::Internal("this is no copy of events".into())) };
+    let mut count = 0;
+    loop {
+        let nth = count + 2;
+        let broken = |why: String| Fault::Internal(format!("line {nth} of the copy: {why}"));
+        match next(from, nth)? {
+            Some(Entry::Event(line)) if !topics.contains(&line.topic.as_str()) => return Err(broken(format!("no topic {}", line.topic))),
+            Some(Entry::Event(line)) => {
+                STANDARD.decode(&line.payload).map_err(|error| broken(format!("payload: {error}")))?;
+                count += 1;
+            }
+            Some(Entry::End { events }) if events == count => break,
+            Some(Entry::End { events }) => return Err(broken(format!("{count} of {events} events are there"))),
+            Some(Entry::Copy(_)) => return Err(broken("another copy begins".into())),
+            None => return Err(Fault::Internal(format!("the copy is cut off after {count} events"))),
+        }
+    }
+    match next(from, count + 3)? {
+        None => Ok(origin),
+        Some(_) => Err(Fault::Internal("the copy goes on after its end".into())),
+    }
+}
+
+/// Reads the events of a copy, some at a time; none at its end.
 ///
 /// # Errors
 /// [`Fault::Internal`] for a line that is none of ours.
 pub fn read(from: &mut dyn BufRead) -> Result<Vec<Line>, Fault> {
-    let mut lines = Vec::new();
-    let mut text = String::new();
+    let (mut lines, mut nth) = (Vec::new(), 0);
     while lines.len() < CHUNK {
-        text.clear();
-        let bytes = from.read_line(&mut text).map_err(|error| Fault::Internal(format!("the copy cannot be read: {error}")))?;
-        if bytes == 0 {
-            break;
+        nth += 1;
+        match next(from, nth)? {
+            Some(Entry::Event(line)) => lines.push(line),
+            Some(Entry::Copy(_) | Entry::End { .. }) => {}
+            None => break,
         }
-        lines.push(serde_json::from_str(&text).map_err(|error| Fault::Internal(format!("the copy has a broken line: {error}")))?);
     }
     Ok(lines)
+}
+
+fn next(from: &mut dyn BufRead, nth: u64) -> Result<Option<Entry>, Fault> {
+    let mut text = String::new();
+    if from.read_line(&mut text).map_err(|error| Fault::Internal(format!("the copy cannot be read: {error}")))? == 0 {
+        return Ok(None);
+    }
+    if !text.ends_with('\n') {
+        return Err(Fault::Internal(format!("the copy is cut off in line {nth}")));
+    }
+    let entry = serde_json::from_str(&text).map_err(|error| Fault::Internal(format!("line {nth} of the copy: {error}")))?;
+    Ok(Some(entry))
 }
