@@ -131,6 +131,12 @@ database_url() { # NAME: the URL of another database on the same server
 }
 apart() { [ "${MERCATO_ROLES:-$(cat "$state/run/roles" 2>/dev/null)}" = apart ]; } # each role is a process of its own
 
+postgres_with_tls() { # the folder of a PostgreSQL that can speak TLS, which the fetched wheel cannot: the distribution's newest
+  local found
+  found=$(find /usr/lib/postgresql/*/bin "$tools"/postgres-with-tls/usr/lib/postgresql/*/bin -maxdepth 0 2>/dev/null | sort -V | tail -1)
+  [ -n "$found" ] && [ -x "$found/postgres" ] && echo "$found"
+}
+
 # --- processes ------------------------------------------------------------------------------------------------------
 workplace() { # NAME: the folder it runs in, by which its process is recognised
   case $1 in

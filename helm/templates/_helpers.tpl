@@ -138,6 +138,56 @@ topologySpreadConstraints:
 {{- if or .Values.postgres.inCluster.enabled .Values.kafka.inCluster.enabled }}yes{{ end }}
 {{- end }}
 
+{{/* Adds to `env` how the stores in `stores` are spoken to, with files at `at`: (dict "root" $ "env" .. "stores" (list "postgres") "at" ..). */}}
+{{- define "mercato.storeEnv" -}}
+{{- $values := .root.Values }}
+{{- $security := $values.kafka.security }}
+{{- if and (has "postgres" .stores) (include "mercato.hasCa" $values.postgres.ca) }}{{ $_ := set .env "DATABASE_SSL_CA_FILE" (printf "%s/postgres-ca.pem" .at) }}{{ end }}
+{{- if and (has "redis" .stores) (include "mercato.hasCa" $values.redis.ca) }}{{ $_ := set .env "REDIS_SSL_CA_FILE" (printf "%s/redis-ca.pem" .at) }}{{ end }}
+{{- if and (has "kafka" .stores) (ne $security.protocol "PLAINTEXT") }}
+{{- $_ := set .env "KAFKA_SECURITY_PROTOCOL" $security.protocol }}
+{{- if hasPrefix "SASL" $security.protocol }}
+{{- $_ := set .env "KAFKA_SASL_MECHANISM" $security.mechanism }}
+{{- $_ := set .env "KAFKA_SASL_USERNAME" $security.username }}
+{{- $_ := set .env "KAFKA_SASL_PASSWORD_FILE" (printf "%s/KAFKA_SASL_PASSWORD" .at) }}
+{{- end }}
+{{- if include "mercato.hasCa" $security.ca }}{{ $_ := set .env "KAFKA_SSL_CA_FILE" (printf "%s/kafka-ca.pem" .at) }}{{ end }}
+{{- if $security.certificateSecret }}
+{{- $_ := set .env "KAFKA_SSL_CERT_FILE" (printf "%s/kafka-tls.crt" .at) }}
+{{- $_ := set .env "KAFKA_SSL_KEY_FILE" (printf "%s/kafka-tls.key" .at) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The files for it, as sources of a projected volume: (dict "root" $ "stores" (list "postgres")). */}}
+{{- define "mercato.storeSources" -}}
+{{- $values := .root.Values }}
+{{- $security := $values.kafka.security }}
+{{- range $store, $ca := dict "postgres" $values.postgres.ca "redis" $values.redis.ca "kafka" $security.ca }}
+{{- if and (has $store $.stores) (include "mercato.hasCa" $ca) }}
+- {{ ternary "configMap" "secret" (not (empty $ca.configMap)) }}:
+    name: {{ $ca.configMap | default $ca.secret }}
+    items: [{ key: {{ $ca.key }}, path: {{ $store }}-ca.pem }]
+{{- end }}
+{{- end }}
+{{- if has "kafka" .stores }}
+{{- if hasPrefix "SASL" $security.protocol }}
+- secret:
+    name: {{ $values.secrets.prefix }}-kafka
+    items: [{ key: password, path: KAFKA_SASL_PASSWORD }]
+{{- end }}
+{{- with $security.certificateSecret }}
+- secret:
+    name: {{ . }}
+    items: [{ key: tls.crt, path: kafka-tls.crt }, { key: tls.key, path: kafka-tls.key }]
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "mercato.hasCa" -}}
+{{- if or .configMap .secret }}yes{{ end }}
+{{- end }}
+
 {{/* The settings of a migration; `roles` has the names, with commas. */}}
 {{- define "mercato.migrateEnv" -}}
 {{- $env := dict "KAFKA_BROKERS" (include "mercato.brokers" .root) "MERCATO_TOPIC_PARTITIONS" .root.Values.kafka.partitions }}
@@ -146,6 +196,7 @@ topologySpreadConstraints:
 {{- range $name := splitList "," .roles }}
 {{- $_ := set $env (printf "%s_DATABASE_URL_FILE" (upper $name)) (printf "/run/secrets/migrate/%s" $name) }}
 {{- end }}
+{{- include "mercato.storeEnv" (dict "root" .root "env" $env "stores" (list "postgres" "kafka") "at" "/run/secrets/migrate") }}
 {{- include "mercato.env" $env }}
 {{- end }}
 {{- define "mercato.migrateVolume" -}}
@@ -158,4 +209,5 @@ topologySpreadConstraints:
           name: {{ include "mercato.databaseSecret" (dict "root" $.root "name" $name) }}
           items: [{ key: migrate-url, path: {{ $name }} }]
     {{- end }}
+    {{- include "mercato.storeSources" (dict "root" .root "stores" (list "postgres" "kafka")) | nindent 6 }}
 {{- end }}

@@ -22,6 +22,7 @@
 {{- if $values.redis.inCluster.enabled }}{{ $_ := set $env "REDIS_URL" (printf "redis://%s:6379" (include "mercato.host" (dict "root" .root "service" "redis"))) }}
 {{- else }}{{ $_ := set $env "REDIS_URL_FILE" "/run/secrets/mercato/REDIS_URL" }}{{ end }}
 {{- end }}
+{{- include "mercato.storeEnv" (dict "root" .root "env" $env "stores" (include "mercato.storesOf" . | fromJsonArray) "at" "/run/secrets/mercato") }}
 {{- $_ := set $env "MERCATO_PEER_SECRET_FILE" "/run/secrets/mercato/MERCATO_PEER_SECRET" }}
 {{- range $setting, $_ := .role.secretFiles }}{{ $_ := set $env (printf "%s_FILE" $setting) (printf "/run/secrets/mercato/%s" $setting) }}{{ end }}
 {{- include "mercato.env" (mergeOverwrite $env (deepCopy $values.shop.env) (deepCopy .role.env)) }}
@@ -41,6 +42,16 @@
     name: {{ include "mercato.secret" (dict "root" $.root "name" $from.secret) }}
     items: [{ key: {{ $from.key }}, path: {{ $setting }} }]
 {{- end }}
+{{- include "mercato.storeSources" (dict "root" .root "stores" (include "mercato.storesOf" . | fromJsonArray)) }}
+{{- end }}
+
+{{/* The stores a role uses, as JSON: (dict "root" $ "role" ..). */}}
+{{- define "mercato.storesOf" -}}
+{{- $stores := list }}
+{{- if .role.database }}{{ $stores = append $stores "postgres" }}{{ end }}
+{{- if and .role.redis .root.Values.redis.enabled }}{{ $stores = append $stores "redis" }}{{ end }}
+{{- if .role.kafka }}{{ $stores = append $stores "kafka" }}{{ end }}
+{{- toJson $stores }}
 {{- end }}
 
 {{/* (dict "root" $ "component" .. "spec" role-or-edge) */}}

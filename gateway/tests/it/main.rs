@@ -17,7 +17,7 @@ const RULES: Rules = Rules { write: RULE, auth: RULE, anonymous: RULE };
 
 fn redis() -> Redis {
     let url = std::env::var("REDIS_URL").expect("REDIS_URL names a real redis: run `make test`");
-    Redis::new(&url).unwrap()
+    Redis::new(&url, None).unwrap()
 }
 
 /// A subject no other run has.
@@ -86,7 +86,7 @@ async fn without_redis_an_instance_counts_for_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_redis_neither_opens_nor_shuts_the_door() {
-    let limiter = Arc::new(Limiter::new(RULES, Some(Redis::new("redis://127.0.0.1:1").unwrap())));
+    let limiter = Arc::new(Limiter::new(RULES, Some(Redis::new("redis://127.0.0.1:1", None).unwrap())));
     let raced = race(&[limiter.clone(), limiter], &subject("dead")).await;
     assert!(fits(raced), "{raced:?}");
 }

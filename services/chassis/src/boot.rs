@@ -4,12 +4,14 @@
 //! background work, SERVING. On a signal: NOT_SERVING, no new calls, calls end, background work ends, stores and traces close, within a
 //! limit that holds whatever a client does.
 
+mod again;
 mod archive;
 mod migrate;
 mod running;
 mod serve;
 mod settings;
 
+pub use again::repeat_events;
 pub use archive::{Disagreement, Told, compare_events, empty_topics, place_in_events, restore_events, save_events};
 pub use migrate::{migrate, migrate_with, open};
 pub use running::Running;
@@ -18,6 +20,7 @@ use crate::{
     config::{self, Env, Source},
     error::Fault,
     grpc::client::Peers,
+    kafka::{self, Answer, KafkaSettings},
     pg::{self, Db, PgSettings},
     redis::Redis,
     role::{Context, Mounted, Platform, Prepared, Role},
@@ -197,7 +200,9 @@ async fn assemble(
     let local: BTreeSet<&'static str> = prepared.iter().map(|(role, _)| role.name()).collect();
     let credentials = settings.credentials();
     let peers = Peers::new(inside, local, source.env(), credentials.clone());
-    let redis = settings.redis.as_deref().map(Redis::new).transpose()?;
+    let redis = settings.redis.as_ref().map(|redis| Redis::new(&redis.url, redis.ca.as_deref())).transpose()?;
+    // asked while the databases are connected
+    let kafka = tokio::spawn(admitted(settings.stores.kafka.clone(), settings.start_wait));
     let mut started = Vec::new();
     for (role, prepared) in prepared {
         let db = database(role, settings, tasks).await?;
@@ -214,12 +219,39 @@ async fn assemble(
         let mounted = prepared.start(ctx).await.map_err(|e| StartError::Failed(format!("role {}: {}", role.name(), explain(&e))))?;
         started.push(Started { name: role.name(), db, mounted });
     }
+    kafka.await.map_err(|error| StartError::Failed(format!("kafka was not asked: {error}")))??;
     let verifier = Verifier::new(&settings.tokens, keys(&peers.seen_from("mercato")));
     let problems = peers.problems();
     if !problems.is_empty() {
         return Err(StartError::Config(problems));
     }
     serve::serve(started, settings, verifier, credentials, connections, tasks).await
+}
+
+/// Waits a while for brokers that refuse us to change their mind, as one whose password is being changed does. Brokers that are away are
+/// not waited for: orders are taken without them.
+async fn admitted(kafka: KafkaSettings, patience: Duration) -> Result<(), StartError> {
+    let give_up = Instant::now() + patience;
+    loop {
+        match if kafka.brokers.is_empty() { Answer::Welcome } else { kafka::knock(&kafka).await } {
+            Answer::Welcome => return Ok(()),
+            Answer::Silence(reason) => {
+                tracing::warn!(reason, "kafka is not there yet, starting without");
+                return Ok(());
+            }
+            Answer::Refused(reason) if Instant::now() >= give_up => {
+                return Err(unwanted(&kafka, &reason));
+            }
+            Answer::Refused(reason) => {
+                tracing::warn!(protocol = kafka.security.protocol(), reason, "kafka refuses us, trying again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+}
+
+fn unwanted(kafka: &KafkaSettings, reason: &str) -> StartError {
+    StartError::Failed(format!("kafka refuses us (KAFKA_SECURITY_PROTOCOL={}): {reason}", kafka.security.protocol()))
 }
 
 async fn reach(pg: &PgSettings) -> Result<(), Fault> {

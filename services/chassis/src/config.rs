@@ -58,6 +58,23 @@ impl Source {
         self.errors.push(format!("{name}: {why}"));
     }
 
+    /// Whether a setting that was read is not the default.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.settings.get(name).is_some_and(|setting| setting.set)
+    }
+
+    /// Refuses a file that cannot be read, is not PEM, or holds nothing of a kind, such as `CERTIFICATE-----`.
+    pub fn pem(&mut self, name: &str, path: &str, kind: &str) {
+        match std::fs::read_to_string(path) {
+            Ok(text) if text.lines().any(|line| line.starts_with("-----BEGIN ENCRYPTED") || line.starts_with("Proc-Type: 4,ENCRYPTED")) => {
+                self.refuse(name, format_args!("{path} is encrypted, which nothing here can open"));
+            }
+            Ok(text) if text.lines().any(|line| line.starts_with("-----BEGIN ") && line.ends_with(kind)) => {}
+            Ok(_) => self.refuse(name, format_args!("{path} holds no {}", kind.trim_matches(['-', ' ']))),
+            Err(error) => self.refuse(name, format_args!("cannot read {path}: {error}")),
+        }
+    }
+
     fn get(&self, name: &str) -> Option<String> {
         self.env.get(name).map(|value| value.trim()).filter(|value| !value.is_empty()).map(str::to_owned)
     }

@@ -1,6 +1,8 @@
 //! Kafka: settings, clients configured so that nothing is lost or reordered, and topics.
 
 pub mod archive;
+mod knock;
+mod security;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +15,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, DeliveryResult, ProducerContext};
 
 use crate::error::Fault;
+
+pub(crate) use knock::{Answer, knock};
+pub use security::Security;
 
 /// A topic's dead letters are in `<topic>.dlq`.
 pub const DEAD_LETTERS: &str = ".dlq";
@@ -28,12 +33,17 @@ pub struct KafkaSettings {
     pub partitions: i32,
     /// Replicas of a new topic; 3 in production.
     pub replicas: i32,
+    /// Silence after which a consumer is checked for having stalled.
+    pub watch: Duration,
+    /// How the brokers are spoken to.
+    pub security: Security,
 }
 
 impl KafkaSettings {
-    /// One broker's settings: 6 partitions, 1 replica.
+    /// One broker's settings: 6 partitions, 1 replica, a minute of silence, plain text.
     pub fn new(brokers: impl Into<String>, prefix: impl Into<Arc<str>>) -> KafkaSettings {
-        KafkaSettings { brokers: brokers.into(), prefix: prefix.into(), partitions: 6, replicas: 1 }
+        let (brokers, prefix, watch) = (brokers.into(), prefix.into(), Duration::from_secs(60));
+        KafkaSettings { brokers, prefix, partitions: 6, replicas: 1, watch, security: Security::default() }
     }
 
     /// A topic's or group's name with the prefix.
@@ -60,6 +70,7 @@ impl KafkaSettings {
             .set("topic.metadata.refresh.interval.ms", "5000")
             .set("topic.metadata.refresh.fast.interval.ms", "250")
             .set_log_level(RDKafkaLogLevel::Warning);
+        self.security.apply(&mut config);
         config
     }
 

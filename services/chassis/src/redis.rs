@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, FromRedisValue, RedisResult};
+use redis::{Client, Cmd, FromRedisValue, RedisResult, TlsCertificates};
 use tokio::time::Instant;
 
 use crate::error::Fault;
@@ -20,27 +20,52 @@ const FAILURES: u32 = 5;
 /// How long they are refused before one is let through again.
 const OPEN: Duration = Duration::from_secs(1);
 
+/// The time a connection of its own may take to find out what is wrong.
+const EXAMINED: Duration = Duration::from_secs(3);
+
+/// How often that is found out at most.
+const EXAMINE: Duration = Duration::from_secs(60);
+
 /// A connection that is made in the background, mended by itself, and never waited for longer than [`BUDGET`].
 #[derive(Clone)]
 pub struct Redis {
     manager: ConnectionManager,
     breaker: Arc<Breaker>,
+    doctor: Arc<Doctor>,
 }
 
 impl Redis {
-    /// Prepares the connection; Redis need not be up. Must be called inside the runtime. Errors: [`Fault::Internal`] for a url that
-    /// cannot be parsed.
-    pub fn new(url: &str) -> Result<Redis, Fault> {
+    /// Prepares the connection; Redis need not be up. Must be called inside the runtime. Over `rediss://` the server is verified: by the
+    /// certificates in `ca` (PEM), or by the authorities of the web. Errors: [`Fault::Internal`] for a url or certificates that cannot be
+    /// used.
+    pub fn new(url: &str, ca: Option<&[u8]>) -> Result<Redis, Fault> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_millis(250)))
             .set_response_timeout(Some(BUDGET))
             .set_number_of_retries(2)
             .set_min_delay(Duration::from_millis(50));
-        let manager = Client::open(url)
-            .and_then(|client| ConnectionManager::new_lazy_with_config(client, config))
-            .map_err(|error| Fault::Internal(format!("the redis url cannot be used: {error}")))?;
+        let unusable = |error: redis::RedisError| Fault::Internal(format!("redis cannot be used: {error}"));
+        let client = match ca {
+            Some(ca) => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) }),
+            None => Client::open(url),
+        };
+        let client = client.map_err(unusable)?;
+        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(unusable)?;
         ["ok", "error", "refused"].iter().for_each(|outcome| metrics::REDIS_CALLS.add([outcome], 0));
-        Ok(Redis { manager, breaker: Arc::new(Breaker::new()) })
+        let redis = Redis { manager, breaker: Arc::new(Breaker::new()), doctor: Arc::new(Doctor { client, last: AtomicU64::new(0) }) };
+        // a wrong password or authority is told at once, to the one who deploys
+        redis.examine();
+        Ok(redis)
+    }
+
+    /// Has the log tell why Redis cannot be used. The calls themselves cannot know: they give up before the connection does.
+    fn examine(&self) {
+        let (doctor, now) = (self.doctor.clone(), self.breaker.now() + 1);
+        let last = doctor.last.load(Ordering::Relaxed);
+        let due = last == 0 || now >= last + EXAMINE.as_millis() as u64;
+        if due && doctor.last.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tokio::spawn(async move { doctor.examine().await });
+        }
     }
 
     /// Runs one command.
@@ -62,7 +87,9 @@ impl Redis {
             Ok(result) => result.map_err(|error| down(error.to_string())),
             Err(_) => Err(down("no answer in time".into())),
         };
-        self.breaker.note(result.is_ok());
+        if self.breaker.note(result.is_ok()) {
+            self.examine();
+        }
         metrics::REDIS_CALLS.one([if result.is_ok() { "ok" } else { "error" }]);
         result
     }
@@ -70,6 +97,27 @@ impl Redis {
 
 fn down(detail: String) -> Fault {
     Fault::Unavailable { peer: "redis".into(), detail }
+}
+
+/// Finds out what is wrong.
+struct Doctor {
+    client: Client,
+    /// When it was last at work, in milliseconds of the breaker's time, and one more; 0: never.
+    last: AtomicU64,
+}
+
+impl Doctor {
+    async fn examine(&self) {
+        let asked = async {
+            let mut connection = self.client.get_multiplexed_async_connection().await?;
+            redis::cmd("PING").query_async::<()>(&mut connection).await
+        };
+        match tokio::time::timeout(EXAMINED, asked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "redis is not available, caches and limits do without"),
+            Err(_) => tracing::warn!("redis does not answer, caches and limits do without"),
+        }
+    }
 }
 
 /// Opens after some failures in a row; then one call a second is tried.
@@ -98,12 +146,17 @@ impl Breaker {
         now >= until && self.shut_until.compare_exchange(until, now + OPEN.as_millis() as u64, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    fn note(&self, ok: bool) {
+    /// Whether it opened just now.
+    fn note(&self, ok: bool) -> bool {
         if ok {
             self.failures.store(0, Ordering::Relaxed);
-        } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 == FAILURES {
+            return false;
+        }
+        let opens = self.failures.fetch_add(1, Ordering::Relaxed) + 1 == FAILURES;
+        if opens {
             self.shut_until.store(self.now() + OPEN.as_millis() as u64, Ordering::Relaxed);
         }
+        opens
     }
 }
 

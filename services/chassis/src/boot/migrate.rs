@@ -1,9 +1,10 @@
 //! Databases, tables and topics.
 
-use super::{StartError, select, settings::Stores};
+use super::{StartError, select, settings::Stores, unwanted};
 use crate::{
     config::{self, Env, Source},
-    kafka, pg,
+    kafka::{self, Answer},
+    pg,
     role::Platform,
     tasks::Tasks,
     telemetry,
@@ -38,6 +39,10 @@ pub async fn migrate_with(platform: &Platform, selected: &[String], env: Env) ->
         }
     }
     if !platform.topics.is_empty() && roles.iter().any(|role| role.migrations().is_some()) {
+        // the brokers' own words: making topics would only say that it took too long
+        if let Answer::Refused(reason) = kafka::knock(&stores.kafka).await {
+            return Err(unwanted(&stores.kafka, &reason));
+        }
         kafka::ensure_topics(&stores.kafka, platform.topics).await?;
         tracing::info!(topics = platform.topics.join(","), "topics are there");
     }

@@ -78,7 +78,6 @@ pub(super) async fn serve(
     let inner = open("inside", routes, policy(tasks.token()), server::incoming(None, inside));
     let ready = admin::Ready::default();
     spawn_http(tasks, "admin", admin_listener, admin::router(ready.clone()));
-    spawn_upkeep(tasks);
     first_keys(&verifier).await;
     verifier.keep_fresh(tasks);
     report(&health, &services, ServingStatus::Serving).await;
@@ -151,19 +150,6 @@ fn spawn_http(tasks: &Tasks, name: &'static str, listener: TcpListener, router: 
         tokio::select! {
             result = served => if let Err(error) = result { tracing::error!(name, %error, "http server ended") },
             () = late => {}
-        }
-    });
-}
-
-fn spawn_upkeep(tasks: &Tasks) {
-    let stop = tasks.token();
-    tasks.spawn("metrics", async move {
-        let mut ticks = tokio::time::interval(Duration::from_secs(5));
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => metrics::upkeep(),
-            }
         }
     });
 }

@@ -28,7 +28,7 @@ fn cache(redis: Option<Redis>) -> Cache<Text> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loads_once_and_another_process_finds_it_in_redis() {
-    let redis = Redis::new(&env("REDIS_URL")).unwrap();
+    let redis = Redis::new(&env("REDIS_URL"), None).unwrap();
     let (key, loads, asked) = (Uuid::new_v4().to_string(), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let first = cache(Some(redis.clone()));
     let all: Vec<_> = (0..20)
@@ -75,7 +75,7 @@ async fn loads_once_and_another_process_finds_it_in_redis() {
 /// takes no time at all.
 #[tokio::test(start_paused = true)]
 async fn redis_that_is_down_is_a_miss_and_soon_not_even_asked() {
-    let cache = cache(Some(Redis::new("redis://127.0.0.1:1").unwrap()));
+    let cache = cache(Some(Redis::new("redis://127.0.0.1:1", None).unwrap()));
     let begun = Instant::now();
     for i in 0..100 {
         let value = i.to_string();
