@@ -25,6 +25,7 @@ mod rest;
 mod roles;
 mod rowlock;
 mod shop;
+mod spans;
 mod streams;
 mod stub;
 mod topic;
@@ -65,8 +66,21 @@ enum Command {
     Roles(Settings),
     /// Memory, idle CPU, start time and sizes. Restarts the shop's own processes.
     Idle(Settings),
-    /// All of them.
+    /// All of them, but for `spans`.
     All(Settings),
+    /// What a span costs: ours and the OpenTelemetry SDK beside plain `tracing`. Needs no shop.
+    Spans(Spans),
+    /// One way of `spans`, in this process.
+    #[command(hide = true)]
+    SpansOf {
+        /// Which.
+        way: spans::Way,
+        /// The collector.
+        #[arg(long)]
+        endpoint: String,
+        #[command(flatten)]
+        time: Spans,
+    },
     /// The echo: answers every question for products with one message until its standard input ends.
     Stub {
         /// Where it listens.
@@ -76,6 +90,14 @@ enum Command {
         #[arg(long)]
         products: PathBuf,
     },
+}
+
+/// How long `spans` looks.
+#[derive(Args, Clone)]
+struct Spans {
+    /// How long each way is pressed, in seconds.
+    #[arg(long, env = "SECONDS_PER_WAY", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
 }
 
 /// Where the shop is and how hard it is pressed.
@@ -150,6 +172,8 @@ impl Settings {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Stub { addr, products } => stub::main(addr, &products),
+        Command::Spans(spans) => single(async move { spans::run(spans.seconds).await }),
+        Command::SpansOf { way, endpoint, time } => spans::run_one(way, &endpoint, time.seconds),
         // One thread: the generator must not take more than one core from those it measures.
         Command::Read(settings) => single(scenarios(&settings, &[Scenario::Read])),
         Command::Batch(settings) => single(scenarios(&settings, &[Scenario::Batch])),

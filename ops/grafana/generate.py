@@ -230,6 +230,12 @@ def edge():
     ]
 
 
+def target(number, expression, legend):
+    """A query. Points on a line of durations lead to a trace each, where the data source says where traces are."""
+    made = {"refId": chr(ord("A") + number), "expr": expression, "legendFormat": legend}
+    return made | {"exemplar": True} if "_seconds_bucket{" in expression else made
+
+
 def grafana(uid, title, rows):
     """The dashboard as Grafana wants it: three panels beside each other."""
     panels, y, number = [], 0, 0
@@ -248,7 +254,7 @@ def grafana(uid, title, rows):
                 "gridPos": place,
                 "datasource": {"type": "prometheus", "uid": "${source}"},
                 "fieldConfig": {"defaults": {"unit": entry["unit"], "min": 0}, "overrides": []},
-                "targets": [{"refId": chr(ord("A") + i), "expr": expression, "legendFormat": legend} for i, (expression, legend) in enumerate(entry["queries"])],
+                "targets": [target(i, *query) for i, query in enumerate(entry["queries"])],
             })
         y += (len(entries) + 2) // 3 * 8
     source = {"name": "source", "type": "datasource", "query": "prometheus", "label": "Prometheus", "hide": 0}

@@ -1,7 +1,11 @@
 //! The admin HTTP server: metrics and probes. Never routed by the edge.
 
-use crate::metrics;
-use axum::{Router, http::StatusCode, routing::get};
+use crate::metrics::{self, Form};
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode, header},
+    routing::get,
+};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -23,10 +27,13 @@ impl Ready {
     }
 }
 
-/// `/metrics` in the Prometheus text form, `/livez` (the process runs), `/readyz` (503 while starting and stopping).
+/// `/metrics` (OpenMetrics with exemplars for who accepts it, otherwise Prometheus' text form), `/livez` (the process runs), `/readyz` (503 while starting and stopping).
 pub fn router(ready: Ready) -> Router {
     let readyz =
         move || async move { if ready.is() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } };
-    let scrape = || async { ([("content-type", "text/plain; version=0.0.4")], metrics::render()) };
+    let scrape = |headers: HeaderMap| async move {
+        let form = Form::accepted(headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default());
+        ([(header::CONTENT_TYPE, form.content_type())], metrics::render(form))
+    };
     Router::new().route("/metrics", get(scrape)).route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readyz))
 }

@@ -2,9 +2,11 @@
 //!
 //! A crate lists its metrics with [`define_metrics!`](crate::define_metrics); `docs/metrics.md` is made of these lists. Names are
 //! `mercato_<area>_<what>_<unit>`, counters end in `_total`, units are seconds, bytes and items. Label values must be few: names of our own,
-//! never ids. A metric finds the series it has written before without allocating.
+//! never ids. A metric finds the series it has written before without allocating. What took time names the trace it was part of (an exemplar).
 
 mod defined;
+mod expose;
+mod histogram;
 mod process;
 mod reference;
 
@@ -12,20 +14,24 @@ pub use defined::*;
 pub use process::DEFINED as PROCESS;
 pub use reference::reference;
 
-pub use metrics::{Counter, Gauge, Histogram};
-use metrics::{Key, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+pub use expose::{Form, render, sample};
+pub use histogram::Histogram;
+/// A number that only grows.
+pub type Counter = prometheus_client::metrics::counter::Counter;
+/// A number that goes up and down.
+pub type Gauge = prometheus_client::metrics::gauge::Gauge<f64, AtomicU64>;
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use std::{
     collections::HashMap,
+    fmt,
     hash::{BuildHasher as _, RandomState},
-    sync::{LazyLock, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{OnceLock, PoisonError, RwLock, atomic::AtomicU64},
     time::Duration,
 };
+use tracing::Span;
 
-/// Buckets of histograms in seconds.
-const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// Buckets of histograms in items.
-const ITEMS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 /// Series of one metric at most; what comes after them is counted under `other`, so that a mistake cannot fill the memory.
 const MOST: usize = 2000;
 
@@ -38,6 +44,16 @@ pub enum Kind {
     Gauge,
     /// Counts by size.
     Histogram,
+}
+
+impl From<Kind> for MetricType {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Counter => Self::Counter,
+            Kind::Gauge => Self::Gauge,
+            Kind::Histogram => Self::Histogram,
+        }
+    }
 }
 
 impl Kind {
@@ -65,36 +81,26 @@ pub struct About {
 }
 
 /// The writing end of a series: [`Counter`], [`Gauge`] or [`Histogram`].
-pub trait Series: Clone + Send + Sync + 'static {
+pub trait Series: EncodeMetric + Clone + Send + Sync + 'static {
     /// What it is.
     const KIND: Kind;
-    /// Makes the series known.
-    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self;
+    /// A series of this metric that nobody has written to.
+    fn new(metric: &str) -> Self;
 }
-
-const META: Metadata<'static> = Metadata::new("mercato", Level::INFO, None);
 
 impl Series for Counter {
     const KIND: Kind = Kind::Counter;
 
-    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
-        recorder.register_counter(key, &META)
+    fn new(_: &str) -> Self {
+        Self::default()
     }
 }
 
 impl Series for Gauge {
     const KIND: Kind = Kind::Gauge;
 
-    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
-        recorder.register_gauge(key, &META)
-    }
-}
-
-impl Series for Histogram {
-    const KIND: Kind = Kind::Histogram;
-
-    fn register(recorder: &PrometheusRecorder, key: &Key) -> Self {
-        recorder.register_histogram(key, &META)
+    fn new(_: &str) -> Self {
+        Self::default()
     }
 }
 
@@ -122,66 +128,96 @@ impl<S: Series, const N: usize> Family<S, N> {
     }
 
     /// The series with these label values, in the order of the labels; to be kept where it is written often.
-    pub fn of(&self, values: [&str; N]) -> S {
+    pub fn of(&'static self, values: [&str; N]) -> S {
         let known = self.known.get_or_init(|| {
-            describe(&self.about);
+            expose::register(&self.about, Told(self));
             Known { hasher: RandomState::new(), series: RwLock::default() }
         });
-        let hash = known.hasher.hash_one(values);
         {
             let series = known.series.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(found) = find(&series, hash, &values) {
+            if let Some(found) = known.find(&series, &values) {
                 return found;
             }
         }
         let mut series = known.series.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = find(&series, hash, &values) {
-            return found;
-        }
-        let full = series.len() >= MOST;
-        let values = if full { ["other"; N] } else { values };
-        let labels = self.about.labels.iter().zip(values).map(|(name, value)| Label::new(*name, value.to_owned())).collect::<Vec<_>>();
-        let made = S::register(&RECORDER, &Key::from_parts(self.about.name, labels));
-        if !full {
-            series.entry(hash).or_default().push((values.map(str::to_owned), made.clone()));
-        }
-        made
+        let values = if series.len() < MOST || known.find(&series, &values).is_some() { values } else { ["other"; N] };
+        known.find(&series, &values).unwrap_or_else(|| {
+            let made = S::new(self.about.name);
+            series.entry(known.hasher.hash_one(values)).or_default().push((values.map(str::to_owned), made.clone()));
+            made
+        })
     }
 }
 
-fn find<S: Series, const N: usize>(series: &Written<S, N>, hash: u64, values: &[&str; N]) -> Option<S> {
-    let same = |known: &[String; N]| known.iter().zip(values).all(|(known, value)| known == value);
-    series.get(&hash)?.iter().find(|(known, _)| same(known)).map(|(_, found)| found.clone())
+impl<S: Series, const N: usize> Known<S, N> {
+    fn find(&self, series: &Written<S, N>, values: &[&str; N]) -> Option<S> {
+        let same = |known: &[String; N]| known.iter().zip(values).all(|(known, value)| known == value);
+        series.get(&self.hasher.hash_one(values))?.iter().find(|(known, _)| same(known)).map(|(_, found)| found.clone())
+    }
+}
+
+/// A metric as the registry asks for it.
+struct Told<S: Series, const N: usize>(&'static Family<S, N>);
+
+impl<S: Series, const N: usize> fmt::Debug for Told<S, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.about.name)
+    }
+}
+
+impl<S: Series, const N: usize> EncodeMetric for Told<S, N> {
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        let Some(known) = self.0.known.get() else { return Ok(()) };
+        let series = known.series.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all = series.values().flatten();
+        if N == 0 {
+            return all.next().map_or(Ok(()), |(_, only)| only.encode(encoder));
+        }
+        for (values, series) in all {
+            let labels: Vec<(&str, &str)> = self.0.about.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
+            series.encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        self.0.about.kind.into()
+    }
 }
 
 impl<const N: usize> Family<Counter, N> {
     /// Counts one.
-    pub fn one(&self, values: [&str; N]) {
-        self.of(values).increment(1);
+    pub fn one(&'static self, values: [&str; N]) {
+        self.of(values).inc();
     }
 
     /// Counts `n`.
-    pub fn add(&self, values: [&str; N], n: u64) {
-        self.of(values).increment(n);
+    pub fn add(&'static self, values: [&str; N], n: u64) {
+        self.of(values).inc_by(n);
     }
 }
 
 impl<const N: usize> Family<Gauge, N> {
     /// Says how much there is.
-    pub fn set(&self, values: [&str; N], value: f64) {
+    pub fn set(&'static self, values: [&str; N], value: f64) {
         self.of(values).set(value);
     }
 }
 
 impl<const N: usize> Family<Histogram, N> {
     /// Notes a size.
-    pub fn record(&self, values: [&str; N], size: f64) {
+    pub fn record(&'static self, values: [&str; N], size: f64) {
         self.of(values).record(size);
     }
 
-    /// Notes how long something took.
-    pub fn took(&self, values: [&str; N], time: Duration) {
-        self.of(values).record(time.as_secs_f64());
+    /// Notes how long something took that was part of the current span.
+    pub fn took(&'static self, values: [&str; N], time: Duration) {
+        self.of(values).took(time);
+    }
+
+    /// Notes how long something took that was part of this span.
+    pub fn took_in(&'static self, values: [&str; N], time: Duration, span: &Span) {
+        self.of(values).took_in(time, span);
     }
 }
 
@@ -216,44 +252,6 @@ pub const fn count(labels: &[&str]) -> usize {
     labels.len()
 }
 
-static RECORDER: LazyLock<PrometheusRecorder> = LazyLock::new(|| {
-    PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)
-        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_items".into()), ITEMS))
-        .expect("the bucket lists are not empty")
-        .build_recorder()
-});
-
-fn describe(about: &About) {
-    let help = about.help.trim().into();
-    match about.kind {
-        Kind::Counter => RECORDER.describe_counter(about.name.into(), None, help),
-        Kind::Gauge => RECORDER.describe_gauge(about.name.into(), None, help),
-        Kind::Histogram => RECORDER.describe_histogram(about.name.into(), None, help),
-    }
-}
-
-type Sampler = Box<dyn Fn() -> bool + Send>;
-static SAMPLERS: Mutex<Vec<Sampler>> = Mutex::new(Vec::new());
-
-/// Has `look` run before each scrape, to set gauges from what is at hand; it must not wait. When it says false it is forgotten.
-pub fn sample(look: impl Fn() -> bool + Send + 'static) {
-    SAMPLERS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(look));
-}
-
-/// All metrics in the text form of Prometheus.
-pub fn render() -> String {
-    SAMPLERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|look| look());
-    let mut text = RECORDER.handle().render();
-    process::render(&mut text);
-    text
-}
-
-/// Folds what was recorded into the buckets; call it every few seconds.
-pub fn upkeep() {
-    RECORDER.handle().run_upkeep();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,28 +272,29 @@ mod tests {
         SEEN.add(["a", "b"], 2);
         SEEN.one(["ab", ""]);
         TOOK.took([], Duration::from_millis(3));
-        upkeep();
-        let text = render();
+        let text = render(Form::Classic);
         assert!(text.contains("mercato_test_seen_total{who=\"a\",what=\"b\"} 3\n"), "{text}");
         assert!(text.contains("mercato_test_seen_total{who=\"ab\",what=\"\"} 1\n"), "{text}");
         assert!(text.contains("# HELP mercato_test_seen_total Something with two labels, told in two lines.\n"), "{text}");
         assert!(text.contains("mercato_test_took_seconds_bucket{le=\"0.005\"} 1\n"), "{text}");
-        assert_eq!(text.matches("# TYPE mercato_test_seen_total ").count(), 1);
+        assert_eq!(text.matches("# TYPE mercato_test_seen_total counter\n").count(), 1);
+        let open = render(Form::Open);
+        assert!(open.contains("# TYPE mercato_test_seen counter\n") && open.ends_with("# EOF\n"), "{open}");
         assert_eq!(ALL.len(), 3);
     }
 
     #[test]
     fn labels_without_a_bound_end_under_other() {
         (0..MOST + 10).for_each(|id| WILD.one([&id.to_string()]));
-        assert!(render().contains("mercato_test_wild_total{id=\"other\"} 10\n"));
+        assert!(render(Form::Classic).contains("mercato_test_wild_total{id=\"other\"} 10\n"));
     }
 
     #[test]
     fn what_is_gone_is_not_sampled() {
         let (told, gone) = std::sync::mpsc::channel();
         sample(move || told.send(()).is_err());
-        render();
-        drop(render());
+        render(Form::Classic);
+        drop(render(Form::Open));
         assert_eq!(gone.try_iter().count(), 1, "the first answer was false");
     }
 }

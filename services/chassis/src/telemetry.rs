@@ -94,6 +94,11 @@ pub fn trace_id() -> Option<String> {
     current().map(|ids| ids.trace_id())
 }
 
+/// The trace of a span, if it is known by now that it will be exported.
+pub(crate) fn exported(span: &Span) -> Option<u128> {
+    exporting().then(|| spans::exported(span)).flatten()
+}
+
 /// Notes something about the current span, such as `mercato.order_id`, when spans are exported. Never personal data or secrets.
 pub fn note(name: &'static str, value: impl std::fmt::Display) {
     if exporting() {

@@ -75,7 +75,7 @@ fn the_reference_page_is_what_the_code_says() {
 fn only_the_chassis_can_write_metrics_of_its_own_making() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let manifest = |path: &str| std::fs::read_to_string(root.join(path)).expect("a manifest");
-    let writes = |text: &str| text.lines().any(|line| line.starts_with("metrics"));
+    let writes = |text: &str| text.lines().any(|line| line.starts_with("prometheus"));
     assert!(writes(&manifest("services/chassis/Cargo.toml")), "it is looked for by the wrong name");
     for role in ["catalog", "inventory", "ordering", "payment", "customer", "mercato"] {
         assert!(!writes(&manifest(&format!("services/{role}/Cargo.toml"))), "{role}: use mercato_chassis::define_metrics");

@@ -155,7 +155,7 @@ impl Record {
         mark(&self.span, code);
         metrics::RPC_CALLS.one([self.method.path, name(code)]);
         let took = self.began.elapsed();
-        metrics::RPC_DURATION.took([self.method.path], took);
+        metrics::RPC_DURATION.took_in([self.method.path], took, &self.span);
         if took >= SLOW && !self.method.server_streaming {
             // The way from a slow bucket of the histogram to a trace.
             let (method, code, ms) = (self.method.path, name(code), took.as_millis() as u64);

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::park::{bury_broken, park};
@@ -89,8 +89,10 @@ impl Applier {
                 return false;
             }
             let began = Instant::now();
-            let outcome = self.transaction(part.clone()).await;
-            metrics::INBOX_DURATION.took([self.consumer], began.elapsed());
+            let span = telemetry::together(self.consumer, part.iter().filter_map(|event| event.span.as_ref()));
+            let outcome = self.transaction(part.clone()).instrument(span.clone()).await;
+            metrics::INBOX_DURATION.took_in([self.consumer], began.elapsed(), &span);
+            drop(span);
             let fault = match outcome {
                 Ok(report) => {
                     tries = 0;
@@ -134,13 +136,11 @@ impl Applier {
 
     async fn transaction(&self, events: Arc<Vec<Received>>) -> Result<Report, Fault> {
         let this = self.clone();
-        let span = telemetry::together(self.consumer, events.iter().filter_map(|event| event.span.as_ref()));
         self.db
             .uow_within(BUDGET, move |tx| {
                 let (this, events) = (this.clone(), events.clone());
                 Box::pin(async move { this.inside(tx, &events).await })
             })
-            .instrument(span)
             .await
     }
 
@@ -211,7 +211,8 @@ impl Applier {
         }
         let (now, delay) = (OffsetDateTime::now_utc(), metrics::INBOX_DELAY.of([self.consumer]));
         for nth in &report.applied {
-            delay.record((now - events[*nth].at).as_seconds_f64().max(0.0));
+            let event = &events[*nth];
+            delay.took_in((now - event.at).try_into().unwrap_or_default(), event.span.as_ref().unwrap_or(&Span::none()));
         }
         if !report.applied.is_empty() {
             let applied: Vec<Received> = report.applied.iter().map(|nth| events[*nth].clone()).collect();
@@ -223,7 +224,7 @@ impl Applier {
     async fn set_aside(&self, event: &Received, fault: &Fault, stop: &CancellationToken) -> bool {
         let error = describe(fault);
         event.span().in_scope(|| {
-            tracing::Span::current().record("otel.status_code", "ERROR");
+            Span::current().record("otel.status_code", "ERROR");
             tracing::warn!(consumer = self.consumer, kind = event.kind, event = %event.event_id, error, "event parked");
         });
         let bound = Arc::new((self.consumer, event.clone(), error, self.handler.alone(&event.kind)));

@@ -1,7 +1,12 @@
 //! What the process uses, read from Linux at each scrape. Elsewhere only what the runtime knows is told.
 
-use super::{About, Kind};
-use std::{fmt::Write as _, fs, sync::LazyLock};
+use super::{About, Kind, expose::family};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet},
+    metrics::gauge::ConstGauge,
+};
+use std::{fmt, fs, path::Path, sync::LazyLock};
 
 /// Ticks of the kernel in a second, as user space sees them; the same on every architecture we run on.
 const TICKS: f64 = 100.0;
@@ -36,34 +41,41 @@ const fn gauge(name: &'static str, help: &'static str) -> About {
     About { name, kind: Kind::Gauge, labels: &[], help }
 }
 
-/// Appends what is known now.
-pub(super) fn render(text: &mut String) {
-    let version =
-        format!("version=\"{}\",revision=\"{}\"", env!("CARGO_PKG_VERSION"), option_env!("MERCATO_REVISION").unwrap_or("unknown"));
-    line(text, &BUILD, &version, Some(1.0));
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        let metrics = runtime.metrics();
-        let workers = metrics.num_workers();
-        line(text, &WORKERS, "", Some(workers as f64));
-        line(text, &TASKS, "", Some(metrics.num_alive_tasks() as f64));
-        line(text, &WAITING, "", Some(metrics.global_queue_depth() as f64));
-        line(text, &BUSY, "", Some((0..workers).map(|worker| metrics.worker_total_busy_duration(worker).as_secs_f64()).sum()));
+/// Tells what is known now.
+#[derive(Debug)]
+pub(super) struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut to: DescriptorEncoder) -> fmt::Result {
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("revision", option_env!("MERCATO_REVISION").unwrap_or("unknown"))];
+        let mut build = to.encode_descriptor(BUILD.name, BUILD.help, None, BUILD.kind.into())?;
+        ConstGauge::new(1.0).encode(build.encode_family(&labels)?)?;
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let metrics = runtime.metrics();
+            let workers = metrics.num_workers();
+            tell(&mut to, &WORKERS, Some(workers as f64))?;
+            tell(&mut to, &TASKS, Some(metrics.num_alive_tasks() as f64))?;
+            tell(&mut to, &WAITING, Some(metrics.global_queue_depth() as f64))?;
+            tell(&mut to, &BUSY, Some((0..workers).map(|worker| metrics.worker_total_busy_duration(worker).as_secs_f64()).sum()))?;
+        }
+        let stat = Stat::read();
+        tell(&mut to, &CPU, stat.as_ref().map(|stat| stat.cpu))?;
+        tell(&mut to, &THREADS, stat.as_ref().map(|stat| stat.threads))?;
+        tell(&mut to, &STARTED, stat.and_then(|stat| Some(*BOOTED.as_ref()? + stat.started)))?;
+        tell(&mut to, &MEMORY, resident())?;
+        tell(&mut to, &FDS, fs::read_dir("/proc/self/fd").ok().map(|all| all.count() as f64))?;
+        tell(&mut to, &FDS_MOST, limit("Max open files"))?;
+        tell(&mut to, &MEMORY_MOST, *ALLOWED)
     }
-    let stat = Stat::read();
-    line(text, &CPU, "", stat.as_ref().map(|stat| stat.cpu));
-    line(text, &THREADS, "", stat.as_ref().map(|stat| stat.threads));
-    line(text, &STARTED, "", stat.and_then(|stat| Some(*BOOTED.as_ref()? + stat.started)));
-    line(text, &MEMORY, "", resident());
-    line(text, &FDS, "", fs::read_dir("/proc/self/fd").ok().map(|all| all.count() as f64));
-    line(text, &FDS_MOST, "", limit("Max open files"));
-    line(text, &MEMORY_MOST, "", *ALLOWED);
 }
 
-fn line(text: &mut String, about: &About, labels: &str, value: Option<f64>) {
-    let Some(value) = value else { return };
-    let (name, kind, help) = (about.name, about.kind.name(), about.help);
-    let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-    write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{labels} {value}\n\n").expect("text can be written to");
+fn tell(to: &mut DescriptorEncoder, about: &About, value: Option<f64>) -> fmt::Result {
+    let Some(value) = value else { return Ok(()) };
+    let mut metric = to.encode_descriptor(family(about), about.help, None, about.kind.into())?;
+    match about.kind {
+        Kind::Counter => metric.encode_counter::<NoLabelSet, f64, u64>(&value, None),
+        Kind::Gauge | Kind::Histogram => metric.encode_gauge(&value),
+    }
 }
 
 /// The interesting part of `/proc/self/stat`, in seconds.
@@ -92,14 +104,36 @@ static BOOTED: LazyLock<Option<f64>> = LazyLock::new(|| {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 });
 
-/// The smallest limit from our control group up.
+/// The smallest limit from our control group up, in either version of control groups.
 static ALLOWED: LazyLock<Option<f64>> = LazyLock::new(|| {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own.lines().find_map(|line| line.strip_prefix("0::"))?.to_owned();
-    let limit = |group: &std::path::Path| fs::read_to_string(group.join("memory.max")).ok()?.trim().parse::<f64>().ok();
-    let root = std::path::Path::new("/sys/fs/cgroup");
-    root.join(own.trim_start_matches('/')).ancestors().take_while(|group| group.starts_with(root)).filter_map(limit).reduce(f64::min)
+    let limit = |group: &Path, file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse().ok().filter(|most| *most < UNLIMITED);
+    memory_groups(&own)
+        .filter_map(|(root, group, file)| {
+            // inside a container the path may be the machine's, and the root our own group
+            let path = root.join(group.trim_start_matches('/'));
+            path.ancestors().take_while(|group| group.starts_with(root)).filter_map(|group| limit(group, file)).reduce(f64::min)
+        })
+        .reduce(f64::min)
 });
+
+/// Version 1 has a number for "no limit": the largest that a page counter holds, a little below 2^63.
+const UNLIMITED: f64 = (1_u64 << 62) as f64;
+
+/// Where our control groups are mounted, which they are, and the file that has the limit.
+fn memory_groups(own: &str) -> impl Iterator<Item = (&'static Path, &str, &'static str)> {
+    own.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, group) = rest.split_once(':')?;
+        match controllers {
+            "" => Some((Path::new("/sys/fs/cgroup"), group, "memory.max")),
+            some if some.split(',').any(|one| one == "memory") => {
+                Some((Path::new("/sys/fs/cgroup/memory"), group, "memory.limit_in_bytes"))
+            }
+            _ => None,
+        }
+    })
+}
 
 fn resident() -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -121,5 +155,12 @@ mod tests {
         let text = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 12 0 4200 1 1";
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.cpu, stat.threads, stat.started), (2.0, 12.0, 42.0));
+    }
+
+    #[test]
+    fn both_versions_of_control_groups_are_found() {
+        let own = "13:memory:/shop/a\n12:cpu,cpuacct:/shop/a\n0::/b\n";
+        let found: Vec<_> = memory_groups(own).map(|(_, group, file)| (group, file)).collect();
+        assert_eq!(found, [("/shop/a", "memory.limit_in_bytes"), ("/b", "memory.max")]);
     }
 }

@@ -123,7 +123,8 @@ impl Sender {
             match outcome {
                 Outcome::Acknowledged => {
                     let delay = OffsetDateTime::now_utc() - row.created_at;
-                    crate::metrics::OUTBOX_DELAY.record([&row.topic], delay.as_seconds_f64().max(0.0));
+                    // clocks that differ can make it negative
+                    crate::metrics::OUTBOX_DELAY.took_in([&row.topic], delay.try_into().unwrap_or_default(), &span);
                 }
                 _ => {
                     span.record("otel.status_code", "ERROR");

@@ -80,7 +80,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if let Some(loan) = self.loan.take() {
-            self.discarded.increment(1);
+            self.discarded.inc();
             drop(loan.connection.detach());
         }
     }
@@ -158,7 +158,7 @@ impl Db {
     }
 
     fn holding(&self, loan: Loan, began: Instant) -> Session {
-        self.inner.meters.wait.record(began.elapsed().as_secs_f64());
+        self.inner.meters.wait.took(began.elapsed());
         Session { loan: Some(loan), discarded: self.inner.meters.discarded.clone() }
     }
 
@@ -256,7 +256,7 @@ impl Db {
         } else {
             drop(session);
         }
-        self.inner.meters.hold.record(held.elapsed().as_secs_f64());
+        self.inner.meters.hold.took(held.elapsed());
         self.tell_waiters(result.is_ok());
         result
     }
@@ -272,7 +272,9 @@ impl Db {
             if !committed {
                 return; // an item whose commit was not answered runs when its lease ends
             }
-            counted.into_iter().for_each(|(counter, n)| counter.increment(n));
+            for (counter, n) in counted {
+                counter.inc_by(n);
+            }
             if outbox {
                 crate::plant::crash_point("C-03");
                 self.inner.appended.notify_one();

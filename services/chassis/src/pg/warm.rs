@@ -63,7 +63,7 @@ impl Warm {
         loop {
             let mut kept = self.lock().pop()?;
             if kept.answered.elapsed() >= FRESH && !matches!(tokio::time::timeout(ANSWER, kept.connection.ping()).await, Ok(Ok(()))) {
-                self.discarded.increment(1);
+                self.discarded.inc();
                 drop(kept.connection.detach());
                 continue;
             }

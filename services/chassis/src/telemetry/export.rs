@@ -184,7 +184,7 @@ mod tests {
 
     fn lost(why: &str) -> u64 {
         let line = format!("mercato_trace_dropped_spans_total{{why=\"{why}\"}} ");
-        let text = metrics::render();
+        let text = metrics::render(metrics::Form::Classic);
         text.lines().find_map(|text| text.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
     }
 

@@ -32,11 +32,11 @@ pub(super) struct Recorder {
     shared: Arc<Shared>,
     /// The share of new traces that are sampled, of 2^64.
     share: u128,
-    /// Spans as long as this are worth keeping; none: only what is sampled is kept.
-    slow: Option<Duration>,
 }
 
 struct Shared {
+    /// Spans as long as this are worth keeping; none: only what is sampled is kept.
+    slow: Option<Duration>,
     queue: mpsc::Sender<Ended>,
     known: Mutex<Known>,
     waiting: AtomicUsize,
@@ -68,9 +68,10 @@ fn dropped(why: &'static str) {
 impl Recorder {
     /// Samples `ratio` of the traces that begin here. `slow` is how long a span takes that is worth keeping; zero keeps nothing else.
     pub(super) fn new(queue: mpsc::Sender<Ended>, ratio: f64, slow: Duration) -> Self {
-        let shared = Shared { queue, known: Mutex::default(), waiting: AtomicUsize::new(0) };
+        let slow = Some(slow).filter(|slow| !slow.is_zero());
+        let shared = Shared { slow, queue, known: Mutex::default(), waiting: AtomicUsize::new(0) };
         let share = (ratio.clamp(0.0, 1.0) * 2f64.powi(64)) as u128;
-        Self { shared: Arc::new(shared), share, slow: Some(slow).filter(|slow| !slow.is_zero()) }
+        Self { shared: Arc::new(shared), share }
     }
 
     /// Whether a trace that begins here is sampled. Every process answers alike for the same trace.
@@ -80,7 +81,7 @@ impl Recorder {
 
     /// Whether spans that are not sampled may be kept.
     pub(super) fn keeps(&self) -> bool {
-        self.slow.is_some()
+        self.shared.slow.is_some()
     }
 
     /// The group of a trace.
@@ -99,7 +100,7 @@ impl Recorder {
     pub(super) fn ended(&self, ids: TraceParent, mut recording: Recording) {
         let at = super::spans::now();
         let Some(group) = recording.group.take() else { return self.shared.export(Ended { ids, recording, at }) };
-        let slow = !recording.stream && self.slow.is_some_and(|slow| at.saturating_sub(recording.began) >= slow);
+        let slow = !recording.stream && group.slow(recording.began, at);
         if (recording.failed || slow) && !group.kept.swap(true, Ordering::Relaxed) {
             metrics::TRACE_KEPT.one([if recording.failed { "error" } else { "slow" }]);
         }
@@ -115,6 +116,11 @@ impl Group {
     /// Whether something failed or was slow already.
     pub(super) fn kept(&self) -> bool {
         self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Whether a span of this length is worth keeping its trace.
+    pub(super) fn slow(&self, began: Duration, at: Duration) -> bool {
+        self.shared.slow.is_some_and(|slow| at.saturating_sub(began) >= slow)
     }
 
     fn push(&self, ended: Ended) {
@@ -227,6 +233,28 @@ mod tests {
         assert_eq!(names(&ended), ["before", "below", "meanwhile", "above", "later"]);
         assert!(ended.iter().all(|ended| ended.ids.sampled));
         assert_eq!(ended[0].recording.parent, Some(ended[3].ids.span));
+    }
+
+    /// An exemplar leads nowhere if its trace is not exported.
+    #[test]
+    fn what_is_told_to_be_exported_is() {
+        let told = |ratio: f64, slow: Duration, make: fn() -> Span| {
+            let mut told = None;
+            let ended = exported(ratio, slow, || {
+                let span = make();
+                told = spans::exported(&span);
+                drop(span);
+            });
+            assert_eq!(told, ended.first().map(|ended| ended.ids.trace));
+            told.is_some()
+        };
+        assert!(told(1.0, NEVER, || info_span!("sampled")));
+        assert!(!told(0.0, NEVER, || info_span!("healthy")));
+        assert!(told(0.0, Duration::from_nanos(1), || info_span!("slow")));
+        assert!(!told(0.0, Duration::from_nanos(1), || info_span!("watch", stream = true)));
+        assert!(told(0.0, NEVER, || info_span!("failed", otel.status_code = "ERROR")));
+        assert!(!told(0.0, Duration::ZERO, || info_span!("failed", otel.status_code = "ERROR")));
+        assert!(!told(1.0, NEVER, Span::none));
     }
 
     #[test]

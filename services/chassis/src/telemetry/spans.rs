@@ -156,6 +156,11 @@ impl Visit for Given {
 }
 
 impl Recording {
+    /// Whether it would be kept if it ended at `now`, though it is not sampled.
+    fn kept(&self, now: Duration) -> bool {
+        self.group.as_ref().is_some_and(|group| group.kept() || self.failed || (!self.stream && group.slow(self.began, now)))
+    }
+
     fn link(&mut self, to: TraceParent) {
         if self.links.len() < LINKS {
             self.links.push(to);
@@ -225,6 +230,18 @@ pub(super) fn of(span: &Span) -> Option<TraceParent> {
         Some(TraceParent { sampled: ids.sampled || kept, ..ids })
     };
     span.with_subscriber(ids).flatten()
+}
+
+/// The trace of a span that will be exported: it is sampled, or kept already, or this span is a reason to keep it.
+pub(super) fn exported(span: &Span) -> Option<u128> {
+    let trace = |(id, dispatch): (&tracing::Id, &tracing::Dispatch)| {
+        let data = dispatch.downcast_ref::<Registry>()?.span_data(id)?;
+        let extensions = data.extensions();
+        let ids = extensions.get::<TraceParent>()?;
+        let worth = || extensions.get::<Recording>().is_some_and(|recording| recording.kept(now()));
+        (ids.sampled || worth()).then_some(ids.trace)
+    };
+    span.with_subscriber(trace).flatten()
 }
 
 /// The role that a recorded span belongs to.

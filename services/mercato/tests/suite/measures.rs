@@ -2,6 +2,7 @@
 
 use super::{
     door::rest,
+    openmetrics,
     shop::shop,
     shopper::{Shopper, order, text},
     until,
@@ -32,6 +33,10 @@ async fn are_told_as_prometheus_likes_it() {
         let types = scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         told.extend(types.map(str::to_owned));
         assert!(scrape.contains("# TYPE process_cpu_seconds_total counter\n"), "a process does not tell its own use");
+    }
+    for scrape in shop().open_scrapes().await {
+        let exemplars = openmetrics::read(&scrape).unwrap_or_else(|what| panic!("{what}"));
+        assert!(exemplars.is_empty(), "no trace of this shop is exported: {exemplars:?}");
     }
     // a gateway of its own answers Envoy alone and has perhaps not been called yet
     assert!(told.contains("mercato_rpc_calls_total") && told.contains("mercato_db_units_total"), "{told:?}");

@@ -39,6 +39,7 @@ mod door;
 mod edges;
 mod grpc;
 mod measures;
+mod openmetrics;
 mod orders;
 mod owners;
 mod pages;

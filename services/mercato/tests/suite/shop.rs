@@ -52,11 +52,23 @@ impl Shop {
         self.scrapes().await.concat()
     }
 
-    /// The metrics of each process of ours.
+    /// The metrics of each process of ours, in Prometheus' text form.
     pub async fn scrapes(&self) -> Vec<String> {
-        let mut all = Vec::new();
+        self.scraped("", "text/plain; version=0.0.4; charset=utf-8").await
+    }
+
+    /// The same as Prometheus gets it, with exemplars.
+    pub async fn open_scrapes(&self) -> Vec<String> {
+        let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        self.scraped(accept, "application/openmetrics-text; version=1.0.0; charset=utf-8").await
+    }
+
+    async fn scraped(&self, accept: &str, form: &str) -> Vec<String> {
+        let (client, mut all) = (reqwest::Client::new(), Vec::new());
         for (_, port) in &self.admin {
-            let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.expect("metrics");
+            let ask = client.get(format!("http://127.0.0.1:{port}/metrics")).header("accept", accept);
+            let answer = ask.send().await.expect("metrics");
+            assert_eq!(answer.headers()["content-type"], form);
             all.push(answer.text().await.expect("metrics are text"));
         }
         all

@@ -5,6 +5,7 @@ mod collector;
 #[expect(dead_code, reason = "these scenarios use a part of it")]
 mod door;
 mod grpc;
+mod openmetrics;
 mod play;
 mod rest;
 #[expect(dead_code, reason = "these scenarios use a part of it")]
@@ -251,6 +252,49 @@ fn what_is_not_sampled_is_kept_when_it_fails() {
         assert_eq!(failed.attributes["mercato.outcome"], "unknown");
         assert!(spans.iter().any(|span| span.id == failed.parent && span.name == "step authorize"), "{}", outline(&spans));
         assert!(collector().trace(&quiet).is_empty(), "nothing failed there: {}", outline(&collector().trace(&quiet)));
+    });
+}
+
+/// Metrics that name a trace in one of their buckets once an order was paid.
+const TIMED: &[&str] = &[
+    "mercato_rpc_duration_seconds_bucket",
+    "mercato_peer_duration_seconds_bucket",
+    "mercato_db_wait_seconds_bucket",
+    "mercato_db_hold_seconds_bucket",
+    "mercato_outbox_delay_seconds_bucket",
+    "mercato_inbox_delay_seconds_bucket",
+    "mercato_inbox_transaction_seconds_bucket",
+    "mercato_work_duration_seconds_bucket",
+    "mercato_payment_provider_duration_seconds_bucket",
+];
+
+/// The exemplars of all processes.
+async fn exemplars() -> Vec<openmetrics::Exemplar> {
+    let scrapes = shop::shop().open_scrapes().await;
+    scrapes.iter().flat_map(|scrape| openmetrics::read(scrape).unwrap_or_else(|what| panic!("{what}"))).collect()
+}
+
+#[test]
+fn slow_buckets_lead_to_traces_that_were_exported() {
+    run(async {
+        let (anna, product) = ready().await;
+        let placed = anna.place_order(order(&[(&product, 1)])).await.expect("an order");
+        let id = text(&placed.body["id"]);
+        anna.sees_status(&id, "PAID").await;
+        let (healthy, quiet) = place_unsampled(&anna, &product, "").await;
+        anna.sees_status(&healthy, "PAID").await;
+        let told = until("an exemplar in each of them", async || {
+            let told = exemplars().await;
+            TIMED.iter().all(|wanted| told.iter().any(|one| one.sample == *wanted)).then_some(told)
+        })
+        .await;
+        assert!(told.iter().all(|one| one.trace != quiet), "nobody exports that trace");
+        let traces: BTreeSet<String> = told.into_iter().map(|one| one.trace).collect();
+        until("the spans of each trace that is named", async || {
+            let exported: HashSet<String> = collector().spans().into_iter().map(|span| span.trace).collect();
+            traces.iter().all(|trace| exported.contains(trace)).then_some(())
+        })
+        .await;
     });
 }
 
