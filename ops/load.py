@@ -99,10 +99,13 @@ def main():
     with open(options.env, encoding="utf-8") as file:
         env = dict(line.strip().split("=", 1) for line in file if "=" in line)
     base, told = env["MERCATO_URL"], collections.Counter()
-    found = Client(base, told).ask("GET", "/api/products?pageSize=100")
-    products = [product["id"] for product in (found or {}).get("products", [])]
-    if not products:
-        raise SystemExit("the edge shows no products")
+    products, patience = [], time.monotonic() + 60
+    while not products:
+        found = Client(base, told).ask("GET", "/api/products?pageSize=100")
+        products = [product["id"] for product in (found or {}).get("products", [])]
+        if time.monotonic() > patience:
+            raise SystemExit("the edge shows no products")
+        time.sleep(0 if products else 0.5)
     until, pace = time.monotonic() + options.seconds, CUSTOMERS / options.rate
     threads = [threading.Thread(target=work, args=(base, products, pace, until, told, options.token), daemon=True) for _ in range(CUSTOMERS)]
     for thread in threads:

@@ -6,7 +6,7 @@ mod unit;
 mod webhook;
 mod write;
 
-pub use read::{LedgerRow, Settled, by_attempts, ledger_of_keys, ledger_page, lost_attempts, open_cases, settled_differences, view};
+pub use read::{LedgerRow, by_attempts, ledger_of_keys, ledger_page, lost_attempts, open_cases, settled_differences, view};
 pub use unit::Unit;
 pub use webhook::{Note, any_doubt, take_webhooks};
 
