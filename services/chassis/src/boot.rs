@@ -236,7 +236,7 @@ async fn admitted(kafka: KafkaSettings, patience: Duration) -> Result<(), StartE
         match if kafka.brokers.is_empty() { Answer::Welcome } else { kafka::knock(&kafka).await } {
             Answer::Welcome => return Ok(()),
             Answer::Silence(reason) => {
-                tracing::warn!(reason, "kafka is not there yet, starting without");
+                tracing::warn!(reason, "kafka is not there yet");
                 return Ok(());
             }
             Answer::Refused(reason) if Instant::now() >= give_up => {
@@ -282,16 +282,38 @@ async fn connect(pg: &PgSettings, patience: Duration, tasks: &Tasks) -> Result<D
         };
         match connected {
             Ok(db) => return Ok(db),
-            Err(fault) => {
-                // A missing database does not come by waiting.
-                let missing = matches!(&fault, Fault::Db(e) if e.as_database_error().and_then(|d| d.code()).as_deref() == Some("3D000"));
-                if missing || Instant::now() >= give_up {
-                    let hint = if missing { ": run `mercato migrate`" } else { "" };
-                    return Err(StartError::Failed(format!("the database of role {}: {}{hint}", pg.role, explain(&fault))));
-                }
-                tracing::warn!(role = pg.role, error = explain(&fault), "waiting for the database");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
+            // A missing database does not come by waiting.
+            Err(fault) if missing(&fault) => return Err(unreached(pg, &fault, ": run `mercato migrate`")),
+            Err(fault) => try_later(pg, &fault, give_up).await?,
         }
     }
+}
+
+/// Waits a while for the server of a role's database, which itself may be missing.
+async fn answering(pg: &PgSettings, patience: Duration) -> Result<(), StartError> {
+    let give_up = Instant::now() + patience;
+    loop {
+        match reach(pg).await {
+            Err(fault) if !missing(&fault) => try_later(pg, &fault, give_up).await?,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// A pause before the next try, or the end of patience.
+async fn try_later(pg: &PgSettings, fault: &Fault, give_up: Instant) -> Result<(), StartError> {
+    if Instant::now() >= give_up {
+        return Err(unreached(pg, fault, ""));
+    }
+    tracing::warn!(role = pg.role, error = explain(fault), "waiting for the database");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    Ok(())
+}
+
+fn missing(fault: &Fault) -> bool {
+    matches!(fault, Fault::Db(error) if error.as_database_error().and_then(|cause| cause.code()).as_deref() == Some("3D000"))
+}
+
+fn unreached(pg: &PgSettings, fault: &Fault, hint: &str) -> StartError {
+    StartError::Failed(format!("the database of role {}: {}{hint}", pg.role, explain(fault)))
 }

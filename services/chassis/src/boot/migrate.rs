@@ -1,17 +1,23 @@
 //! Databases, tables and topics.
 
-use super::{StartError, select, settings::Stores, unwanted};
+use super::{
+    StartError, admitted, answering, connect, select,
+    settings::{Stores, start_wait},
+};
 use crate::{
     config::{self, Env, Source},
-    kafka::{self, Answer},
+    error::Fault,
+    kafka::{self, KafkaSettings},
     pg,
     role::Platform,
     tasks::Tasks,
     telemetry,
 };
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Prepares the stores of the selected roles with the settings of this process: creates missing databases, applies migrations, creates
-/// missing topics. May be repeated and may run at several places at once.
+/// missing topics. May be repeated and may run at several places at once. Waits a while for stores that are not there yet.
 ///
 /// # Errors
 /// [`StartError`].
@@ -27,6 +33,7 @@ pub async fn migrate_with(platform: &Platform, selected: &[String], env: Env) ->
     let mut source = Source::new(env);
     let roles = select(platform, selected, &mut source);
     let stores = Stores::read(&mut source, &roles);
+    let patience = start_wait(&mut source);
     let logs = telemetry::Settings::read(&mut source, "mercato-migrate".into());
     if !source.errors().is_empty() {
         return Err(StartError::Config(source.errors().to_vec()));
@@ -34,31 +41,43 @@ pub async fn migrate_with(platform: &Platform, selected: &[String], env: Env) ->
     telemetry::init(&logs).map_err(|e| StartError::Config(vec![e]))?;
     for role in &roles {
         if let Some(migrations) = role.migrations() {
+            answering(&stores.database(role.name()), patience).await?;
             pg::migrate(&stores.database(role.name()), Some(migrations)).await?;
             tracing::info!(role = role.name(), "migrated");
         }
     }
     if !platform.topics.is_empty() && roles.iter().any(|role| role.migrations().is_some()) {
         // the brokers' own words: making topics would only say that it took too long
-        if let Answer::Refused(reason) = kafka::knock(&stores.kafka).await {
-            return Err(unwanted(&stores.kafka, &reason));
-        }
-        kafka::ensure_topics(&stores.kafka, platform.topics).await?;
+        admitted(stores.kafka.clone(), patience).await?;
+        make_topics(&stores.kafka, platform.topics, patience).await?;
         tracing::info!(topics = platform.topics.join(","), "topics are there");
     }
     Ok(())
 }
 
-/// Opens the database of one role with the settings in `env`, for tools that fill it; the role need not run.
+async fn make_topics(kafka: &KafkaSettings, topics: &[&str], patience: Duration) -> Result<(), Fault> {
+    let give_up = Instant::now() + patience;
+    loop {
+        match kafka::ensure_topics(kafka, topics).await {
+            Err(fault @ Fault::Unavailable { .. }) if Instant::now() < give_up => {
+                tracing::warn!(%fault, "waiting for the brokers");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Opens the database of one role with the settings in `env`, for tools that fill it; the role need not run. Waits a while for it.
 ///
 /// # Errors
 /// [`StartError`], also when the role is unknown or has no database.
 pub async fn open(platform: &Platform, role: &'static str, env: Env, tasks: &Tasks) -> Result<pg::Db, StartError> {
     let mut source = Source::new(env);
     let roles = select(platform, &[role.to_owned()], &mut source);
-    let stores = Stores::read(&mut source, &roles);
+    let (stores, patience) = (Stores::read(&mut source, &roles), start_wait(&mut source));
     if !source.errors().is_empty() {
         return Err(StartError::Config(source.errors().to_vec()));
     }
-    Ok(pg::Db::connect(&stores.database(role), tasks).await?)
+    connect(&stores.database(role), patience, tasks).await
 }

@@ -66,6 +66,11 @@ impl Stores {
     }
 }
 
+/// How long a process waits for its stores before it gives up.
+pub(super) fn start_wait(source: &mut Source) -> Duration {
+    source.duration_ms("MERCATO_START_WAIT_MS", 30_000, 0..=600_000, "milliseconds to wait for the stores at start")
+}
+
 /// The same URL with another database name.
 fn with_database(url: &str, name: &str) -> Option<String> {
     let after_scheme = url.find("://")? + 3;
@@ -165,7 +170,7 @@ impl Settings {
             peer_secret,
             other_peer_secret,
             redis: RedisSettings::read(source),
-            start_wait: source.duration_ms("MERCATO_START_WAIT_MS", 30_000, 0..=600_000, "milliseconds to wait for the stores at start"),
+            start_wait: start_wait(source),
             lame_duck: source.duration_ms(
                 "MERCATO_LAME_DUCK_MS",
                 0,
