@@ -1,6 +1,5 @@
-# syntax=docker/dockerfile:1
 # Two images: `mercato` (the default target), every role, and `provider`, the development payment provider. Built by dev/image; nothing of
-# the build is left in them but what is copied below: the program, and the two libraries it wants beside glibc.
+# the build is left in them but what is copied below: the program, and the two libraries it wants beside those of the base, glibc and OpenSSL.
 ARG RUST_VERSION=1.95
 
 # Only what the dependencies follow from. The next stage's layers are used again for as long as this stage's content stays the same.
@@ -20,12 +19,12 @@ COPY . .
 # cargo goes by the files' times, and the empty files it has just compiled are younger than ours
 RUN find . -name '*.rs' -not -path './target/*' -exec touch {} + \
     && cargo build --locked --profile dist -p mercato -p mercato-provider --bin mercato --bin mercato-provider
-# glibc comes with the base image; what else the programs want is copied from here
+# glibc and OpenSSL come with the base image; what else the programs want is copied from here
 RUN mkdir -p /out/lib /out/data && cp target/dist/mercato target/dist/mercato-provider /out/ \
     && ldd /out/mercato /out/mercato-provider | awk '/lib(gcc_s|z)\.so/ { print $3 }' | sort -u | xargs -I% cp -L % /out/lib/
 
 # what both images are
-FROM gcr.io/distroless/base-nossl-debian12:nonroot AS runtime
+FROM gcr.io/distroless/base-debian12:nonroot AS runtime
 ARG VERSION=0.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.licenses="Apache-2.0" \

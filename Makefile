@@ -1,7 +1,7 @@
 # Mercato's tasks. The scripts are in dev/; each says at its top what it does and which variables it reads.
 .DEFAULT_GOAL := help
 .PHONY: help up down reset test chaos fuzz chaos-all check check-fast bench sqlx baseline
-.PHONY: check-helm k8s-play k8s-drill observe check-ops drill-alerts release image image-verify image-sbom image-scan image-push check-delivery deploy smoke rollback backup-artifacts clean-build drill-backup
+.PHONY: check-helm k8s-play k8s-drill observe check-ops drill-alerts release image image-verify image-sbom image-scan image-push check-delivery deploy smoke rollback backup-artifacts clean-build drill-backup image-play k8s-node
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -98,3 +98,9 @@ check-ops: ## alerts with their tests and runbooks, dashboards
 
 drill-alerts: ## make the cause of every alert, and see it fire
 	@dev/drill-alerts
+
+image-play: ## build the images and play compose.yaml in a container engine of its own, on stand-in base images (root)
+	@dev/image-play
+
+k8s-node: ## the chart on a real kubelet, after image-play's images (root)
+	@dev/k8s-node
