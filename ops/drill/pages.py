@@ -54,10 +54,10 @@ class Hand:
     def one(self, where, command, values):
         """Runs a command; its answer."""
         expression, asked, _ = command.partition("# Prometheus")
-        for word in set(WORDS.findall(command)):
+        for word in set(WORDS.findall(command.partition("# or:")[0])):
             if word not in values:
                 return self.broken(where, command, f"nothing is known for {word}")
-        fill = lambda text: WORDS.sub(lambda found: str(values[found[1]]), text)
+        fill = lambda text: WORDS.sub(lambda found: str(values.get(found[1], found[1])), text)
         if asked:
             try:
                 answer = "\n".join(self.prometheus.series(fill(expression).strip()))

@@ -60,6 +60,7 @@ pub fn spawn(db: &Db, settings: &KafkaSettings, consumers: Vec<Consumer>, tasks:
         metrics::INBOX_RESTARTS.add([consumer.name], 0);
         tasks.spawn(consumer.name, feed.run());
     }
+    metrics::KAFKA_EVICTED.add([], 0);
     let redriver = Redriver { db: db.clone(), consumers: Arc::new(consumers), tasks: tasks.clone() };
     tasks.spawn("inbox-redriver", redriver.run());
 }
