@@ -88,6 +88,23 @@ def work(base, products, pace, until, told, token):
         due = max(due + pace, time.monotonic())
 
 
+def known_products(client):
+    """Some thousand products, so that none is sold out soon; the edge may need a moment."""
+    products, page, patience = [], "", time.monotonic() + 60
+    while len(products) < 2000:
+        found = client.ask("GET", f"/api/products?pageSize=100&pageToken={page}")
+        if found is None and time.monotonic() < patience:
+            time.sleep(0.5)
+            continue
+        products += [product["id"] for product in (found or {}).get("products", [])]
+        page = (found or {}).get("nextPageToken")
+        if not page:
+            break
+    if not products:
+        raise SystemExit("the edge shows no products")
+    return products
+
+
 def main():
     """Starts the customers and tells what they heard."""
     parser = argparse.ArgumentParser()
@@ -99,13 +116,7 @@ def main():
     with open(options.env, encoding="utf-8") as file:
         env = dict(line.strip().split("=", 1) for line in file if "=" in line)
     base, told = env["MERCATO_URL"], collections.Counter()
-    products, patience = [], time.monotonic() + 60
-    while not products:
-        found = Client(base, told).ask("GET", "/api/products?pageSize=100")
-        products = [product["id"] for product in (found or {}).get("products", [])]
-        if time.monotonic() > patience:
-            raise SystemExit("the edge shows no products")
-        time.sleep(0 if products else 0.5)
+    products = known_products(Client(base, told))
     until, pace = time.monotonic() + options.seconds, CUSTOMERS / options.rate
     threads = [threading.Thread(target=work, args=(base, products, pace, until, told, options.token), daemon=True) for _ in range(CUSTOMERS)]
     for thread in threads:

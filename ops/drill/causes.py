@@ -138,6 +138,13 @@ def little_memory(name):
 
 
 @contextlib.contextmanager
+def small_pool(shop):
+    """Customer may open two connections, somebody has whoever uses them wait, and new customers come."""
+    with started_with("customer", MERCATO_DB_CONNECTIONS="2"), shop.session("customer", "lock table customer in access exclusive mode;"), shop.load():
+        yield
+
+
+@contextlib.contextmanager
 def wrong_stock(shop):
     """A shelf that was changed past the ledger, which the next comparison finds."""
     (product,) = shop.sql("inventory", "select product_id from stock where warehouse_id = 'main' order by product_id limit 1")
@@ -205,7 +212,10 @@ CAUSES = {
     "redis-killed": Cause(lambda shop: away("redis"), ["RedisFails"], ORDERING),
     "inventory-killed": Cause(lambda shop: away("inventory"), ["RoleDown", "BreakerOpen", "ErrorBudgetBurnsFast", "EdgeErrors"], INVENTORY),
     "envoy-killed": Cause(lambda shop: away("envoy"), ["EdgeDown"]),
-    "orders-locked": Cause(lambda shop: shop.session("ordering", "lock table orders in access exclusive mode;"), [LOCKED, "DatabaseFails"], ORDERING),
+    "orders-locked": Cause(
+        lambda shop: shop.session("ordering", "lock table orders in access exclusive mode;"), ["DatabaseFails"], ORDERING, repair=LOCKED
+    ),
+    "pool-small": Cause(small_pool, [LOCKED], {"ROLE": "customer"}),
     "consumer-locked-out": Cause(
         lambda shop: shop.session("ordering", "lock table orders, parked in exclusive mode;"), ["ConsumerLag"], ORDERING, repair=LOCKED
     ),

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import subprocess
 import sys
 import time
@@ -95,8 +96,8 @@ class Shop:
         if self.token is None:
             login = {"email": self.env["CUSTOMER_EMAIL"], "password": self.env["CUSTOMER_PASSWORD"]}
             self.token = self.ask("POST", f"{edge}/auth/login", login)["access_token"]
-        with urllib.request.urlopen(f"{edge}/api/products?pageSize=1", timeout=20) as answer:
-            product = json.load(answer)["products"][0]["id"]
+        with urllib.request.urlopen(f"{edge}/api/products?pageSize=100", timeout=20) as answer:
+            product = random.choice(json.load(answer)["products"])["id"]
         address = {"street": "Hauptstrasse 5", "city": "Koeln", "state": "NW", "zipCode": "50667"}
         body = {"items": [{"productId": product, "quantity": 1}], "shippingAddress": address, "paymentMethod": "credit_card", "paymentToken": means}
         headers = {"authorization": f"Bearer {self.token}", "idempotency_key": str(uuid.uuid4())}
