@@ -18,7 +18,7 @@ def blocks(text, chapter=None):
     """The commands of a chapter, or of the whole page."""
     if chapter:
         text = re.search(rf"^\*\*{chapter}\.\*\*(.*?)(?=^\*\*|\Z)", text, re.MULTILINE | re.DOTALL)[1]
-    return [block for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    return re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 class Hand:

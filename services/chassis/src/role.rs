@@ -39,6 +39,7 @@ pub trait Role: Send + Sync {
     fn counts(&self) -> &'static [(&'static str, &'static str)] {
         &[]
     }
+
     /// What it can say again when the broker has lost it. Every topic that somebody counts must be among these.
     fn again(&self) -> &'static [Again] {
         &[]
