@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use mercato_chassis::error::Fault;
 
-use crate::support::{LONG, TestError, eventually, world};
+use crate::support::{LONG, TestError, world};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_go_away_lose_no_acknowledged_write_and_leave_no_transaction_open() {
@@ -133,32 +134,31 @@ async fn conflicts_are_tried_again_and_refusals_are_not() {
 async fn too_many_units_are_turned_away_at_once() {
     world(|w| async move {
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
-        let waiting: Vec<_> = (0..w.settings.pool_size * 2)
-            .map(|_| {
-                let (db, gate) = (w.db.clone(), gate.clone());
-                tokio::spawn(async move {
-                    db.uow(move |_| {
-                        let gate = gate.clone();
-                        Box::pin(async move {
-                            drop(gate.acquire().await);
-                            Ok::<_, Fault>(())
-                        })
-                    })
-                    .await
+        let unit = || {
+            let gate = gate.clone();
+            Box::pin(w.db.uow(move |_| {
+                let gate = gate.clone();
+                Box::pin(async move {
+                    drop(gate.acquire().await);
+                    Ok::<_, Fault>(())
                 })
-            })
-            .collect();
-        eventually("the next one is turned away", async || {
-            let next = w.db.uow(|_| Box::pin(async { Ok::<_, Fault>(()) }));
-            matches!(next.await, Err(Fault::Saturated))
-        })
-        .await;
-        gate.add_permits(1000);
-        for unit in waiting {
-            // Those that had a connection end, or used their time up, on a slow machine during the commit; the others may have waited too
-            // long for one.
-            assert!(matches!(unit.await.unwrap(), Ok(()) | Err(Fault::Saturated | Fault::Timeout | Fault::CommitUnknown)));
+            }))
+        };
+        // A unit takes its place when it is first asked: who comes too late is told then, without waiting for anything.
+        let mut let_in: Vec<_> = (0..w.settings.pool_size * 2).map(|_| unit()).collect();
+        for unit in &mut let_in {
+            assert!(futures_util::poll!(unit).is_pending());
         }
+        assert!(matches!(futures_util::poll!(unit()), Poll::Ready(Err(Fault::Saturated))));
+        gate.add_permits(1000);
+        for unit in let_in {
+            // On a slow machine the time of a unit may be used up, also while it waits for a connection or commits.
+            assert!(matches!(unit.await, Ok(()) | Err(Fault::Saturated | Fault::Timeout | Fault::CommitUnknown)));
+        }
+        // Their places are free again when they have ended.
+        let mut next = unit();
+        assert!(futures_util::poll!(&mut next).is_pending());
+        assert!(matches!(next.await, Ok(()) | Err(Fault::Saturated | Fault::Timeout | Fault::CommitUnknown)));
     })
     .await;
 }
