@@ -65,6 +65,8 @@ write_dev_env() { # .mercato/dev.env: KEY=value, for people (set -a; . .mercato/
         echo "MERCATO_ADMIN=http://$MERCATO_ADMIN_ADDR"
       fi
       echo "MERCATO_PROVIDER=$MERCATO_PROVIDER_URL"
+      echo "MERCATO_ADMIN_EDGE=http://$MERCATO_EDGE_ADMIN_ADDR"
+      echo "MERCATO_PROGRAM=$MERCATO_BIN"
       for name in DATABASE_URL REDIS_URL KAFKA_BROKERS STAFF_EMAIL STAFF_PASSWORD CUSTOMER_EMAIL CUSTOMER_PASSWORD; do
         echo "$name=${!name}"
       done

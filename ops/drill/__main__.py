@@ -76,13 +76,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--env", required=True)
     parser.add_argument("--prometheus", required=True)
-    parser.add_argument("--edge-admin", required=True)
     parser.add_argument("--calm", type=float, required=True)
     parser.add_argument("--causes", default="all")
     parser.add_argument("--transcript", required=True)
     options = parser.parse_args()
     shop, prometheus = Shop(options.env), Prometheus(options.prometheus)
-    hand = Hand(prometheus, options.edge_admin, options.transcript)
+    hand = Hand(prometheus, options.transcript)
     names = {"all": list(CAUSES), "none": []}.get(options.causes, options.causes.split())
     good = calm(shop, prometheus, options.calm) if options.calm > 0 else True
     if not names:

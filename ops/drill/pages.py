@@ -5,13 +5,13 @@ import re
 import subprocess
 import time
 
-from shop import ROOT, STATE
+from shop import ROOT
 
 PAGES = ROOT / "docs/runbooks"
-WORDS = re.compile(r"\b(ROLE|ADMIN|PID|POD|ORDER|PRODUCT|COUNT|KEY|REFERENCE|AGGREGATE)\b")
+WORDS = re.compile(r"\b(ROLE|PID|POD|ORDER|PRODUCT|COUNT|KEY|REFERENCE|AGGREGATE)\b")
 ELSEWHERE = ("kubectl ", "helm ")
-# what a shell or psql says of a command that cannot be right
-WRONG = re.compile(r"^(ERROR|FATAL): |syntax error|command not found|No such file or directory", re.MULTILINE)
+# what a shell or the database says of a command that cannot be right
+WRONG = re.compile(r"postgresql says|syntax error|command not found|No such file or directory", re.MULTILINE)
 
 
 def blocks(text, chapter=None):
@@ -24,8 +24,8 @@ def blocks(text, chapter=None):
 class Hand:
     """Somebody who follows pages and writes down what was answered."""
 
-    def __init__(self, prometheus, edge_admin, transcript):
-        self.prometheus, self.edge_admin, self.transcript = prometheus, edge_admin, transcript
+    def __init__(self, prometheus, transcript):
+        self.prometheus, self.transcript = prometheus, transcript
         # what the pages' first page says is to be set
         (self.before,) = blocks((PAGES / "README.md").read_text())
         self.wrong = []
@@ -83,9 +83,8 @@ class Hand:
 
     def shell(self, command):
         """Runs a command as the first page prepares it."""
-        script = f"{self.before}\n{command}".replace(".mercato/", f"{STATE}/").replace("127.0.0.1:9901", self.edge_admin)
-        path = f"{os.path.dirname(os.environ['PSQL'])}:{os.environ['PATH']}"
-        return subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, env=os.environ | {"PATH": path, "PAGER": "cat"}, check=False)
+        script = f"{self.before}\n{command}"
+        return subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, env=os.environ | {"PAGER": "cat"}, check=False)
 
     def broken(self, where, command, why):
         """Remembers a command that cannot be right."""

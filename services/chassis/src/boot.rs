@@ -6,6 +6,7 @@
 
 mod again;
 mod archive;
+mod console;
 mod migrate;
 mod running;
 mod serve;
@@ -13,6 +14,7 @@ mod settings;
 
 pub use again::repeat_events;
 pub use archive::{Disagreement, Told, compare_events, empty_topics, place_in_events, restore_events, save_events};
+pub use console::{Answer as DatabaseAnswer, ask_database};
 pub use migrate::{migrate, migrate_with, open};
 pub use running::Running;
 
@@ -30,7 +32,7 @@ use crate::{
     work::Wake,
 };
 use settings::Settings;
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
 use std::{collections::BTreeSet, future::Future, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -255,7 +257,12 @@ fn unwanted(kafka: &KafkaSettings, reason: &str) -> StartError {
 }
 
 async fn reach(pg: &PgSettings) -> Result<(), Fault> {
-    let connecting = async { Ok(pg.plain()?.connect().await?.close().await?) };
+    Ok(connected(pg.plain()).await?.close().await?)
+}
+
+/// A session outside of any pool.
+async fn connected(options: Result<PgConnectOptions, Fault>) -> Result<PgConnection, Fault> {
+    let connecting = async { Ok(options?.connect().await?) };
     let late = |_| Fault::Unavailable { peer: "postgres".into(), detail: "it does not answer".into() };
     tokio::time::timeout(Duration::from_secs(3), connecting).await.map_err(late)?
 }

@@ -29,8 +29,8 @@ pub(crate) use unit::{hand_over, hint_outbox, hint_work, workers};
 
 /// A statement that took longer is logged.
 const SLOW: Duration = Duration::from_secs(1);
-/// How long a unit of work may take unless its caller's deadline is nearer.
-pub const UNIT_BUDGET: Duration = Duration::from_secs(2);
+/// How long a unit of work of a role may take.
+const UNIT_BUDGET: Duration = Duration::from_secs(2);
 
 /// How one role reaches its database.
 #[derive(Clone)]
@@ -47,10 +47,15 @@ pub struct PgSettings {
     pub lock_timeout: Duration,
     /// How long a statement may run.
     pub statement_timeout: Duration,
+    /// How long a unit of work may take unless its caller's deadline is nearer.
+    pub unit_budget: Duration,
+    /// How long a session may lie still inside a transaction: the second line of defence should one ever be left there.
+    pub idle_timeout: Duration,
 }
 
 impl PgSettings {
-    /// The settings every role starts from: 8 connections, 2 s for a connection (over a slow link it takes six round trips), 500 ms for a lock, 2 s for a statement.
+    /// The settings every role starts from: 8 connections, 2 s for a connection (over a slow link it takes six round trips), 500 ms for a lock,
+    /// 2 s for a statement and for a unit of work, 5 s for a session that lies still.
     pub fn new(role: impl Into<String>, url: impl Into<String>) -> PgSettings {
         PgSettings {
             url: url.into(),
@@ -59,6 +64,21 @@ impl PgSettings {
             acquire_timeout: Duration::from_secs(2),
             lock_timeout: Duration::from_millis(500),
             statement_timeout: Duration::from_secs(2),
+            unit_budget: UNIT_BUDGET,
+            idle_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// The same with this time for everything, where how long the database takes is not the question.
+    #[must_use]
+    pub fn patient(self, limit: Duration) -> PgSettings {
+        PgSettings {
+            acquire_timeout: limit,
+            lock_timeout: limit,
+            statement_timeout: limit,
+            unit_budget: limit,
+            idle_timeout: limit,
+            ..self
         }
     }
 
@@ -70,13 +90,13 @@ impl PgSettings {
         Ok(options.log_statements(LevelFilter::Off).log_slow_statements(LevelFilter::Warn, SLOW))
     }
 
-    fn limited(&self) -> Result<PgConnectOptions, Fault> {
+    /// Options for a session with the time limits.
+    pub(crate) fn limited(&self) -> Result<PgConnectOptions, Fault> {
         let millis = |d: Duration| d.as_millis().to_string();
         Ok(self.plain()?.options([
             ("lock_timeout", millis(self.lock_timeout)),
             ("statement_timeout", millis(self.statement_timeout)),
-            // The second line of defence should a session ever be left inside a transaction.
-            ("idle_in_transaction_session_timeout", "5000".to_owned()),
+            ("idle_in_transaction_session_timeout", millis(self.idle_timeout)),
         ]))
     }
 }
@@ -92,6 +112,7 @@ struct Inner {
     pool: PgPool,
     /// Connections of the pool at most.
     size: usize,
+    unit_budget: Duration,
     meters: meters::Meters,
     warm: warm::Warm,
     tasks: Tasks,
@@ -134,6 +155,7 @@ impl Db {
                 role: settings.role.clone(),
                 pool,
                 size,
+                unit_budget: settings.unit_budget,
                 // The pool keeps the greater part for reads.
                 warm: warm::Warm::new(size / 2, meters.discarded.clone()),
                 meters,

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use mercato_chassis::config::{Source, process_env};
 use mercato_chassis::{telemetry, token::TokenSettings};
-use mercato_gateway::edge::{EdgeSettings, Upstream, write as write_edge};
+use mercato_gateway::edge::{EdgeSettings, Upstream, connections_within, write as write_edge};
 use std::path::Path;
 
 /// The roles and where they listen when each is a process of its own and nothing else is said.
@@ -28,6 +28,7 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
 
 fn settings(source: &mut Source) -> EdgeSettings {
     let tokens = TokenSettings::read(source);
+    let max_heap_bytes = source.number("MERCATO_EDGE_MAX_HEAP_BYTES", 1 << 30, 1 << 26..=1 << 40, "memory at which envoy defends itself");
     EdgeSettings {
         node: source.string("MERCATO_EDGE_NODE", "edge-0", "name of this envoy in logs and metrics"),
         listen: source.address("MERCATO_EDGE_ADDR", "127.0.0.1:8080", "where clients come in"),
@@ -39,7 +40,13 @@ fn settings(source: &mut Source) -> EdgeSettings {
         audience: tokens.audience,
         keys_seconds: source.number("MERCATO_EDGE_KEYS_SECONDS", 60, 1..=3600, "how long the edge believes the published keys, in seconds"),
         trusted_hops: source.number("MERCATO_EDGE_TRUSTED_HOPS", 0, 0..=10, "proxies in front whose word about the client counts"),
-        max_heap_bytes: source.number("MERCATO_EDGE_MAX_HEAP_BYTES", 1 << 30, 1 << 26..=1 << 40, "memory at which envoy defends itself"),
+        max_heap_bytes,
+        max_connections: source.number(
+            "MERCATO_EDGE_MAX_CONNECTIONS",
+            connections_within(max_heap_bytes),
+            1..=1_000_000,
+            "connections of clients at once, and calls under way to a role; absent: what fits that memory",
+        ),
         access_log: source.string("MERCATO_EDGE_ACCESS_LOG", "stdout", "where the access log goes: stdout or a file"),
         cors_origins: source
             .string(

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod database;
 mod edge;
 mod events;
 mod keys;
@@ -69,6 +70,18 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Asks the database of a role, and prints the answer as a table.
+    Sql {
+        /// The role.
+        role: String,
+        /// The statement; several, divided by semicolons, are one transaction. `-`: standard input.
+        statement: String,
+    },
+    /// Prints what an admin address of this machine answers to GET.
+    Get {
+        /// A path at MERCATO_ADMIN_ADDR, as `/metrics`; or another address with it, as `127.0.0.1:9901/clusters`.
+        url: String,
+    },
     /// The log of events in backups.
     Events {
         #[command(subcommand)]
@@ -114,6 +127,8 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::Config { role } => config(&role),
         Command::Healthcheck { url } => ended(boot::block_on(probe::ready(url)).map_err(failed)),
+        Command::Sql { role, statement } => ended(boot::block_on(database::ask(&platform(), &role, statement)).map_err(failed)),
+        Command::Get { url } => ended(boot::block_on(probe::print(&url)).map_err(failed)),
         Command::Seed { products } => ended(boot::block_on(seed::run(&platform(), products)).map_err(failed)),
         Command::Edge { out } => ended(edge::write(&out).map_err(failed)),
         Command::Events { command } => ended(boot::block_on(events::run(&platform(), command)).map_err(failed)),

@@ -1,25 +1,31 @@
-//! `mercato healthcheck`: one request to `/readyz`, for containers that have no other client. `mercato edge-drain`: asks Envoy to end well.
+//! `mercato healthcheck`: one request to `/readyz`, for containers that have no other client. `mercato get`: any other. `mercato edge-drain`:
+//! asks Envoy to end well.
 
 use anyhow::{Context, bail};
+use reqwest::{Client, Method, Response};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Succeeds when the process answers that it is ready.
 pub async fn ready(url: Option<String>) -> anyhow::Result<()> {
-    let configured = std::env::var("MERCATO_ADMIN_ADDR").unwrap_or_else(|_| "127.0.0.1:9464".into());
-    let url = url.unwrap_or(configured);
-    let rest = url.strip_prefix("http://").unwrap_or(&url);
-    let (address, path) = rest.split_once('/').map_or((rest, "/readyz".to_owned()), |(a, p)| (a, format!("/{p}")));
-    let path = if path == "/" { "/readyz".to_owned() } else { path };
-    let status = tokio::time::timeout(PATIENCE, ask(address, "GET", &path))
-        .await
-        .with_context(|| format!("{address} did not answer in {PATIENCE:?}"))??;
+    let url = absolute(url.as_deref().unwrap_or_default(), "/readyz");
+    let status = ask(Method::GET, &url).await?.status();
     if status != 200 {
-        bail!("{address}{path} answers {status}");
+        bail!("{url} answers {status}");
+    }
+    Ok(())
+}
+
+/// Prints what is answered; fails when it is no good answer.
+pub async fn print(url: &str) -> anyhow::Result<()> {
+    let url = absolute(url, "/");
+    let answer = ask(Method::GET, &url).await?;
+    let status = answer.status();
+    print!("{}", answer.text().await.with_context(|| url.clone())?);
+    if !status.is_success() {
+        bail!("{url} answers {status}");
     }
     Ok(())
 }
@@ -34,8 +40,7 @@ pub async fn drain_edge(admin: &str) -> anyhow::Result<()> {
         _ = int.recv() => {}
     }
     for path in ["/healthcheck/fail", "/drain_listeners?graceful&skip_exit"] {
-        let status =
-            tokio::time::timeout(PATIENCE, ask(admin, "POST", path)).await.with_context(|| format!("{admin} did not answer"))??;
+        let status = ask(Method::POST, &format!("http://{admin}{path}")).await?.status();
         if status != 200 {
             bail!("{admin}{path} answers {status}");
         }
@@ -44,13 +49,31 @@ pub async fn drain_edge(admin: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn ask(address: &str, method: &str, path: &str) -> anyhow::Result<u16> {
-    let mut stream = TcpStream::connect(address).await.with_context(|| format!("{address} cannot be reached"))?;
-    stream
-        .write_all(format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes())
-        .await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let code = answer.split(' ').nth(1).with_context(|| format!("{address} does not speak HTTP"))?;
-    code.parse().with_context(|| format!("{address} does not speak HTTP"))
+/// What was meant by an address, a path at this process's admin address, both, or neither.
+fn absolute(given: &str, path: &str) -> String {
+    let given = given.strip_prefix("http://").unwrap_or(given);
+    let (address, given) = given.split_once('/').unwrap_or((given, ""));
+    let configured = || std::env::var("MERCATO_ADMIN_ADDR").unwrap_or_else(|_| "127.0.0.1:9464".into());
+    let address = if address.is_empty() { configured() } else { address.to_owned() };
+    if given.is_empty() { format!("http://{address}{path}") } else { format!("http://{address}/{given}") }
+}
+
+async fn ask(method: Method, url: &str) -> anyhow::Result<Response> {
+    // what is asked is on this machine, whatever proxy its environment names
+    let client = Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    client.request(method, url).send().await.with_context(|| format!("{url} does not answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::absolute;
+
+    #[test]
+    fn an_address_may_be_left_out_and_so_may_a_path() {
+        let here = std::env::var("MERCATO_ADMIN_ADDR").unwrap_or_else(|_| "127.0.0.1:9464".into());
+        assert_eq!(absolute("", "/readyz"), format!("http://{here}/readyz"));
+        assert_eq!(absolute("/metrics", "/"), format!("http://{here}/metrics"));
+        assert_eq!(absolute("http://127.0.0.1:1", "/readyz"), "http://127.0.0.1:1/readyz");
+        assert_eq!(absolute("127.0.0.1:9901/clusters?x=y", "/"), "http://127.0.0.1:9901/clusters?x=y");
+    }
 }

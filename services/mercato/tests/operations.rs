@@ -6,6 +6,8 @@
 mod children;
 #[path = "operations/copies.rs"]
 mod copies;
+#[path = "operations/desk.rs"]
+mod desk;
 #[path = "operations/house.rs"]
 mod house;
 #[path = "operations/loss.rs"]

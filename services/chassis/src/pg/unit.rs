@@ -10,8 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, field};
 
+use super::Db;
 use super::warm::{Loan, Warm};
-use super::{Db, UNIT_BUDGET};
 use crate::call;
 use crate::error::{Fault, ServiceError};
 use crate::metrics::{self, Counter};
@@ -111,7 +111,8 @@ impl Db {
             metrics::DB_UNITS.one([&self.inner.role, "saturated"]);
             return Err(Fault::Saturated.into());
         };
-        self.detached(Span::Transaction, permit, left.map_or(UNIT_BUDGET, |left| left.min(UNIT_BUDGET)), f).await
+        let most = self.inner.unit_budget;
+        self.detached(Span::Transaction, permit, left.map_or(most, |left| left.min(most)), f).await
     }
 
     /// The same for consumers and jobs: an explicit budget, and instead of being turned away they wait for their turn.
@@ -143,9 +144,9 @@ impl Db {
     }
 
     /// Reads, on a connection that units of work use as well: for what reads many times a second. Errors:
-    /// [`Fault::Saturated`], [`Fault::Timeout`] after two seconds, and those of the statement.
+    /// [`Fault::Saturated`], [`Fault::Timeout`] after the time of a unit of work, and those of the statement.
     pub async fn look<T>(&self, f: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Fault>>) -> Result<T, Fault> {
-        let deadline = Instant::now() + UNIT_BUDGET;
+        let deadline = Instant::now() + self.inner.unit_budget;
         let mut session = self.session(deadline).await?;
         let traced = self.traced("read");
         let read = timeout_at(deadline, f(session.connection())).instrument(traced.clone()).await.unwrap_or(Err(Fault::Timeout));
