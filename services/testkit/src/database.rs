@@ -1,6 +1,6 @@
 //! A database for one test.
 
-use crate::Parts;
+use crate::{LONG, Parts};
 use anyhow::Context as _;
 use mercato_chassis::{
     pg::{self, Db, PgSettings},
@@ -34,7 +34,7 @@ impl TestDatabase {
     pub async fn new(role: &str, migrations: Option<&Migrator>) -> anyhow::Result<TestDatabase> {
         let (settings, dropped) = create(role, migrations).await?;
         let tasks = Tasks::new();
-        let db = Db::connect(&settings, &tasks).await?;
+        let db = Db::connect(&settings.clone().patient(LONG), &tasks).await?;
         Ok(TestDatabase { db, url: settings.url, tasks, _dropped: dropped })
     }
 }
@@ -49,7 +49,13 @@ pub(crate) struct Dropped {
 pub(crate) async fn create(role: &str, migrations: Option<&Migrator>) -> anyhow::Result<(PgSettings, Dropped)> {
     static SWEPT: OnceCell<()> = OnceCell::const_new();
     let server = Parts::database_url()?;
-    SWEPT.get_or_try_init(|| sweep(&server)).await?;
+    SWEPT
+        .get_or_init(async || {
+            if let Err(error) = sweep(&server).await {
+                eprintln!("test databases that were left behind stay: {error:#}");
+            }
+        })
+        .await;
     let name = format!("{PREFIX}{}_{role}_{:08x}", OffsetDateTime::now_utc().unix_timestamp(), rand::random::<u32>());
     let settings = PgSettings::new(role, with_database(&server, &name)?);
     let dropped = Dropped { url: server, name };

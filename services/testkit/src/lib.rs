@@ -7,6 +7,7 @@ mod database;
 mod fake;
 mod keys;
 mod parts;
+mod patient;
 mod sandbox;
 
 pub use actors::{Actor, Customer, Guest, PeerActor, Signed, Staff};
@@ -14,9 +15,13 @@ pub use database::TestDatabase;
 pub use fake::Fake;
 pub use keys::TestKeys;
 pub use parts::Parts;
+pub use patient::{Patient, busy, patiently};
 pub use sandbox::{Builder, Sandbox, TOPICS};
 
 use std::{future::Future, time::Duration};
+
+/// How long to wait for what must come: longer than it takes on any machine. Nobody waits longer than it takes.
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// Asks again and again until there is an answer.
 ///

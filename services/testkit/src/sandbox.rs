@@ -1,22 +1,25 @@
 //! Roles in process, on databases and topics of their own.
 
 use crate::{
-    Parts, PeerActor, TestKeys,
+    LONG, Parts, Patient, PeerActor, TestKeys,
     database::{self, Dropped, blocking},
 };
 use anyhow::Context as _;
 use async_trait::async_trait;
 use mercato_chassis::{
-    Platform, Role,
-    boot::{self, Running},
-    config::Env,
+    Platform, Prepared, Role,
+    boot::{self, Running, StartError},
+    config::{self, Env},
     error::Fault,
     grpc::client::Peers,
     kafka::{self, KafkaSettings},
+    pg::{Db, PgSettings},
+    role::Again,
+    tasks::Tasks,
     token::KeySource,
 };
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgPool, migrate::Migrator};
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
@@ -26,9 +29,12 @@ pub const TOPICS: &[&str] = &["orders", "inventory", "payments", "catalog", "cus
 
 type Keys = fn(&Peers) -> Arc<dyn KeySource>;
 
+/// How often a sandbox tries to start: what a busy store had no time for the first time is done the next time.
+const STARTS: usize = 5;
+
 /// A sandbox to be.
 pub struct Builder {
-    roles: Vec<Box<dyn Role>>,
+    roles: Vec<Arc<dyn Role>>,
     env: Env,
     topics: &'static [&'static str],
     keys: Option<Keys>,
@@ -107,14 +113,7 @@ impl Builder {
             }
         }
         env.extend(self.env);
-        let platform = Platform { roles: self.roles, key_source: |_| Arc::new(TestKeys::shared()), topics: self.topics };
-        let all = ["all".to_owned()];
-        if stored {
-            boot::migrate_with(&platform, &all, env.clone()).await.context("the topics of the sandbox")?;
-        }
-        let more = self.keys;
-        let keys = move |peers: &Peers| -> Arc<dyn KeySource> { Arc::new(BothKeys(more.map(|keys| keys(peers)))) };
-        let running = boot::start_with_keys(platform, &all, env.clone(), keys).await.context("the roles of the sandbox")?;
+        let running = start(&self.roles, self.topics, self.keys, &env, stored).await.context("the roles of the sandbox")?;
         let grpc = running.grpc();
         let channel = Endpoint::from_shared(format!("http://{grpc}"))?.connect_lazy();
         let pools = urls.keys().map(|role| (*role, OnceCell::new())).collect();
@@ -122,15 +121,77 @@ impl Builder {
     }
 }
 
+/// Makes the topics and starts the roles; again when a store had no time for it.
+async fn start(
+    roles: &[Arc<dyn Role>],
+    topics: &'static [&'static str],
+    more: Option<Keys>,
+    env: &Env,
+    stored: bool,
+) -> Result<Running, StartError> {
+    let all = ["all".to_owned()];
+    let mut starts = 1;
+    loop {
+        let roles = roles.iter().map(|role| Box::new(Shared(role.clone())) as Box<dyn Role>).collect();
+        let platform = Platform { roles, key_source: |_| Arc::new(TestKeys::shared()), topics };
+        let keys = move |peers: &Peers| -> Arc<dyn KeySource> { Arc::new(BothKeys(more.map(|keys| keys(peers)))) };
+        let started = async {
+            if stored {
+                boot::migrate_with(&platform, &all, env.clone()).await?;
+            }
+            boot::start_with_keys(platform, &all, env.clone(), keys).await
+        };
+        match started.await {
+            Err(StartError::Failed(why)) if stored && starts < STARTS => eprintln!("the sandbox starts again: {why}"),
+            started => return started,
+        }
+        starts += 1;
+    }
+}
+
+/// A role that can be started again.
+struct Shared(Arc<dyn Role>);
+
+impl Role for Shared {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn migrations(&self) -> Option<&'static Migrator> {
+        self.0.migrations()
+    }
+
+    fn sequences(&self) -> &'static [(&'static str, &'static str)] {
+        self.0.sequences()
+    }
+
+    fn counts(&self) -> &'static [(&'static str, &'static str)] {
+        self.0.counts()
+    }
+
+    fn again(&self) -> &'static [Again] {
+        self.0.again()
+    }
+
+    fn configure(&self, source: &mut config::Source) -> Box<dyn Prepared> {
+        self.0.configure(source)
+    }
+}
+
 impl Sandbox {
     /// A sandbox of these roles; fakes are [`crate::Fake`]s.
     pub fn of(roles: Vec<Box<dyn Role>>) -> Builder {
-        Builder { roles, env: Env::new(), topics: TOPICS, keys: None }
+        Builder { roles: roles.into_iter().map(Arc::from).collect(), env: Env::new(), topics: TOPICS, keys: None }
     }
 
     /// A channel to it, for generated clients.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// The same for tests that are not about time: calls that may be repeated are, while the machine is too busy to answer them.
+    pub fn patient(&self) -> Patient {
+        Patient::over(self.channel())
     }
 
     /// Where it serves gRPC.
@@ -172,9 +233,18 @@ impl Sandbox {
     /// When the role is not in the sandbox or its database cannot be reached.
     pub async fn pool(&self, role: &str) -> &PgPool {
         let url = self.database_url(role);
-        let connect = || async { sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(url).await };
+        let connect = || async { sqlx::postgres::PgPoolOptions::new().max_connections(2).acquire_timeout(LONG).connect(url).await };
         let pool = self.pools.get(role).unwrap_or_else(|| panic!("role {role} has no database in this sandbox"));
         pool.get_or_try_init(connect).await.unwrap_or_else(|error| panic!("the database of {role}: {error}"))
+    }
+
+    /// A role's database as the role itself uses it, but with time for everything.
+    ///
+    /// # Panics
+    /// When the role is not in the sandbox or has no database, or it cannot be reached.
+    pub async fn db(&self, role: &str) -> Db {
+        let settings = PgSettings::new(role, self.database_url(role)).patient(LONG);
+        Db::connect(&settings, &Tasks::new()).await.unwrap_or_else(|error| panic!("the database of {role}: {error}"))
     }
 
     /// Ends it as a signal would. Returns whether all work ended by itself in time.

@@ -72,8 +72,8 @@ fn too_large(limit: usize) -> Status {
     status
 }
 
-/// What happens when a guarded body has ended, with the code it ended with.
-pub type OnEnd = Box<dyn FnOnce(Code) + Send>;
+/// What happens when a guarded body has ended, with the code it ended with and the trailers that told it, if any did.
+pub type OnEnd = Box<dyn FnOnce(Code, Option<&HeaderMap>) + Send>;
 
 /// A response body that ends at its deadline, survives a panic, and tells how it ended.
 pub struct Guarded {
@@ -101,19 +101,19 @@ impl Guarded {
         Body::new(Self { inner, deadline, sleep, stop, span: Span::none(), on_end: None, ended: false })
     }
 
-    fn end(&mut self, code: Code) {
+    fn end(&mut self, code: Code, trailers: Option<&HeaderMap>) {
         self.ended = true;
         if let Some(on_end) = self.on_end.take() {
-            on_end(code);
+            on_end(code, trailers);
         }
     }
 
     fn fail(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.end(status.code());
         let mut trailers = HeaderMap::new();
         if status.add_header(&mut trailers).is_err() {
             trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("13"));
         }
+        self.end(status.code(), Some(&trailers));
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 }
@@ -135,11 +135,11 @@ impl HttpBody for Guarded {
             Err(_) => this.fail(&error::status(Fault::Internal("a stream panicked".into()))),
             Ok(Poll::Ready(frame)) => {
                 match &frame {
-                    None => this.end(Code::Ok),
-                    Some(Err(status)) => this.end(status.code()),
+                    None => this.end(Code::Ok, None),
+                    Some(Err(status)) => this.end(status.code(), Some(status.metadata().as_ref())),
                     Some(Ok(frame)) => {
                         if let Some(trailers) = frame.trailers_ref() {
-                            this.end(code(trailers).unwrap_or(Code::Unknown));
+                            this.end(code(trailers).unwrap_or(Code::Unknown), Some(trailers));
                         }
                     }
                 }
@@ -162,6 +162,6 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         // A body without frames is never polled; its code is in the headers, and its owner knows it.
         let code = if self.inner.is_end_stream() { Code::Ok } else { Code::Cancelled };
-        self.end(code);
+        self.end(code, None);
     }
 }

@@ -26,7 +26,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -48,6 +48,9 @@ const DEFAULT: Duration = Duration::from_secs(2);
 const RETRY_SHARE: i64 = 10;
 /// Retries saved up for a burst, times `RETRY_SHARE`.
 const RETRY_SAVED: i64 = 10 * RETRY_SHARE;
+/// Connections to a role in other processes. With one, as many of its processes would work for us as there are of ours, however many there
+/// are, and a call that is repeated would go where it has just failed.
+const CONNECTIONS: usize = 4;
 
 /// The ways to all roles, as seen from one.
 #[derive(Clone)]
@@ -62,7 +65,7 @@ struct Shared {
     inside: mpsc::Sender<DuplexStream>,
     local: BTreeSet<&'static str>,
     addresses: BTreeMap<String, String>,
-    channels: Mutex<HashMap<&'static str, Result<Channel, String>>>,
+    channels: Mutex<HashMap<&'static str, Result<Channels, String>>>,
     problems: Mutex<BTreeSet<String>>,
 }
 
@@ -72,7 +75,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Peers {
     /// The ways as seen from the process. Roles in `local` are reached through `inside`, the others at `MERCATO_PEER_<ROLE>`:
-    /// `http://host:port`, several divided by commas. Of several processes, or several addresses of a name, each connection has one.
+    /// `http://host:port`, several divided by commas. Of several processes, or several addresses of a name, the connections have one after the
+    /// other.
     pub fn new(inside: mpsc::Sender<DuplexStream>, local: BTreeSet<&'static str>, env: &Env, credentials: PeerCredentials) -> Self {
         let addresses = env.iter().filter_map(|(name, url)| Some((name.strip_prefix("MERCATO_PEER_")?.to_lowercase(), url.clone())));
         let shared = Shared { inside, local, addresses: addresses.collect(), channels: Mutex::default(), problems: Mutex::default() };
@@ -88,11 +92,11 @@ impl Peers {
     /// calls to it fail as unavailable.
     pub fn get(&self, role: &'static str) -> Peer {
         let make = || {
-            let channel = self.shared.channel(role);
+            let channels = self.shared.channels(role);
             let inner = PeerInner {
                 from: self.from,
                 role,
-                channel,
+                channels,
                 credentials: self.credentials.clone(),
                 reads: Breaker::new(),
                 writes: Breaker::new(),
@@ -112,21 +116,21 @@ impl Peers {
 }
 
 impl Shared {
-    fn channel(&self, role: &'static str) -> Result<Channel, String> {
+    fn channels(&self, role: &'static str) -> Result<Channels, String> {
         let mut channels = lock(&self.channels);
         channels
             .entry(role)
             .or_insert_with(|| {
-                let channel = self.connect(role);
-                if let Err(problem) = &channel {
+                let ways = self.connect(role);
+                if let Err(problem) = &ways {
                     lock(&self.problems).insert(problem.clone());
                 }
-                channel
+                ways
             })
             .clone()
     }
 
-    fn connect(&self, role: &'static str) -> Result<Channel, String> {
+    fn connect(&self, role: &'static str) -> Result<Channels, String> {
         if self.local.contains(role) {
             let inside = self.inside.clone();
             let connector = tower::service_fn(move |_: Uri| {
@@ -137,17 +141,34 @@ impl Shared {
                     Ok::<_, std::io::Error>(TokioIo::new(client))
                 }
             });
-            return Ok(endpoint(Endpoint::from_static("http://inside")).connect_with_connector_lazy(connector));
+            return Ok(Channels::new(vec![endpoint(Endpoint::from_static("http://inside")).connect_with_connector_lazy(connector)]));
         }
         let variable = format!("MERCATO_PEER_{}", role.to_uppercase());
         let url = self.addresses.get(role).ok_or_else(|| format!("{variable}: must be set, role {role} is not in this process"))?;
         let places = Places::parse(url).map_err(|e| format!("{variable}: {e}"))?;
-        let endpoint_of = Endpoint::from_shared(places.url()).map_err(|e| format!("{variable}: {e}"))?;
+        let endpoint = endpoint(Endpoint::from_shared(places.url()).map_err(|e| format!("{variable}: {e}"))?);
         let connector = tower::service_fn(move |_: Uri| {
             let places = places.clone();
             async move { places.connect().await.map(TokioIo::new) }
         });
-        Ok(endpoint(endpoint_of).connect_with_connector_lazy(connector))
+        Ok(Channels::new((0..CONNECTIONS).map(|_| endpoint.connect_with_connector_lazy(connector.clone())).collect()))
+    }
+}
+
+/// The connections to a role, used in turn.
+#[derive(Clone)]
+struct Channels {
+    all: Arc<[Channel]>,
+    turn: Arc<AtomicUsize>,
+}
+
+impl Channels {
+    fn new(all: Vec<Channel>) -> Self {
+        Self { all: all.into(), turn: Arc::default() }
+    }
+
+    fn next(&self) -> Channel {
+        self.all[self.turn.fetch_add(1, Ordering::Relaxed) % self.all.len()].clone()
     }
 }
 
@@ -171,7 +192,7 @@ pub struct Peer {
 struct PeerInner {
     from: &'static str,
     role: &'static str,
-    channel: Result<Channel, String>,
+    channels: Result<Channels, String>,
     credentials: PeerCredentials,
     reads: Breaker,
     writes: Breaker,
@@ -281,7 +302,7 @@ impl PeerInner {
     }
 
     async fn attempt(&self, method: Option<&'static Method>, call: &mut Prepared) -> Result<Response<Body>, Fault> {
-        let channel = self.channel.clone().map_err(|detail| self.unavailable(detail))?;
+        let channel = self.channels.as_ref().map_err(|detail| self.unavailable(detail.clone()))?.next();
         let breaker = if method.is_some_and(|m| m.idempotency == Idempotency::ReadOnly) { &self.reads } else { &self.writes };
         let leave = breaker.enter().ok_or_else(|| {
             metrics::PEER_REFUSED.one([self.role]);
@@ -310,7 +331,7 @@ impl PeerInner {
             Ok(Err(Broken::Off(detail))) => Err(self.unavailable(detail)),
             Ok(Ok(response)) => {
                 let (deadline, span) = (call.deadline, tracing::Span::current());
-                Ok(response.map(|body| Guarded::wrap(body, deadline, span, Box::new(|_| ()))))
+                Ok(response.map(|body| Guarded::wrap(body, deadline, span, Box::new(|_, _| ()))))
             }
         }
     }

@@ -137,6 +137,21 @@ pub(super) fn mark(span: &Span, code: Code) {
     }
 }
 
+/// Whose fault the end of a call is, as it stands in metrics: `ours` when the edge makes a 5xx of it, else the `caller`'s; `none` of a good
+/// one. A limit that is reached is a refusal, unless it says 503.
+fn fault(code: Code, headers: Option<&HeaderMap>) -> &'static str {
+    let http = headers.and_then(|headers| headers.get(error::HTTP_CODE)?.to_str().ok()?.parse::<u16>().ok());
+    let ours = match http {
+        Some(http) => http >= 500,
+        None => matches!(code, Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable | Code::DataLoss),
+    };
+    match code {
+        Code::Ok => "none",
+        _ if ours => "ours",
+        _ => "caller",
+    }
+}
+
 /// Counts a call when it has ended; one that its caller gave up has ended with CANCELLED.
 struct Record {
     method: &'static Method,
@@ -146,14 +161,15 @@ struct Record {
 }
 
 impl Record {
-    fn tell(mut self, code: Code) {
-        self.write(code);
+    /// With the headers or trailers that tell the code, where there are any.
+    fn tell(mut self, code: Code, headers: Option<&HeaderMap>) {
+        self.write(code, headers);
     }
 
-    fn write(&mut self, code: Code) {
+    fn write(&mut self, code: Code, headers: Option<&HeaderMap>) {
         self.told = true;
         mark(&self.span, code);
-        metrics::RPC_CALLS.one([self.method.path, name(code)]);
+        metrics::RPC_CALLS.one([self.method.path, name(code), fault(code, headers)]);
         let took = self.began.elapsed();
         metrics::RPC_DURATION.took_in([self.method.path], took, &self.span);
         if took >= SLOW && !self.method.server_streaming {
@@ -167,7 +183,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.told {
-            self.write(Code::Cancelled);
+            self.write(Code::Cancelled, None);
         }
     }
 }
@@ -189,8 +205,7 @@ where
     let places = if method.server_streaming { &policy.streams } else { &policy.calls };
     let Ok(place) = places.clone().try_acquire_owned() else {
         metrics::RPC_SHED.one([method.path]);
-        record.tell(Code::ResourceExhausted);
-        return error::status(Fault::Overloaded).into_http();
+        return told(record, Fault::Overloaded);
     };
     let most = Duration::from_millis(method.deadline_ms);
     let deadline = began + timeout::parse(request.headers()).map_or(most, |asked| asked.min(most));
@@ -202,25 +217,30 @@ where
         Err(_) => Err(Fault::DeadlineExceeded),
     };
     match answer {
-        Err(fault) => {
-            let status = error::status(fault);
-            record.tell(status.code());
-            status.into_http()
-        }
+        Err(fault) => told(record, fault),
         Ok(response) => match body::code(response.headers()) {
             Some(code) => {
-                record.tell(code);
+                record.tell(code, Some(response.headers()));
                 response
             }
             None => response.map(|body| {
-                let on_end = move |code| {
-                    record.tell(code);
+                let on_end = move |code, trailers: Option<&HeaderMap>| {
+                    record.tell(code, trailers);
                     drop(place);
                 };
                 Guarded::wrap(body, deadline, span, Box::new(on_end))
             }),
         },
     }
+}
+
+/// The answer for a fault, counted.
+fn told(record: Record, fault: Fault) -> Response<Body> {
+    let status = error::status(fault);
+    let code = status.code();
+    let response = status.into_http();
+    record.tell(code, Some(response.headers()));
+    response
 }
 
 async fn handle<S>(
@@ -312,5 +332,25 @@ pub fn name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_ours_is_our_fault_and_one_of_the_callers_is_not() {
+        let busy = error::status(Fault::Saturated).into_http::<Body>();
+        assert_eq!(fault(Code::ResourceExhausted, Some(busy.headers())), "ours");
+        let throttled = Status::resource_exhausted("too many failed sign-ins").into_http::<Body>();
+        assert_eq!(fault(Code::ResourceExhausted, Some(throttled.headers())), "caller");
+        let refused = error::status(Fault::IdempotencyKeyReused).into_http::<Body>();
+        assert_eq!(fault(Code::FailedPrecondition, Some(refused.headers())), "caller");
+        assert_eq!(fault(Code::Ok, None), "none");
+        assert_eq!(fault(Code::Cancelled, None), "caller");
+        for code in [Code::Unknown, Code::DeadlineExceeded, Code::Internal, Code::Unavailable, Code::DataLoss] {
+            assert_eq!(fault(code, None), "ours", "{code:?}");
+        }
     }
 }

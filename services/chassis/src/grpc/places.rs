@@ -1,18 +1,26 @@
-//! Where the processes of a role are, and a connection to one of them. Each connection is to any of them, by chance, so that load spreads;
-//! who does not take it is passed over, so that one process that is gone or starting is not missed.
+//! Where the processes of a role are, and a connection to one of them. Connections go to one after the other, so that load spreads, and the
+//! first to any, so that not all begin with the same; who does not take it is passed over, so that one that is gone or starting is not missed.
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use rand::seq::SliceRandom as _;
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::net::{TcpStream, lookup_host};
 
 /// An address that has not answered yet is not waited for longer than this before the next is tried as well.
 const STAGGER: Duration = Duration::from_millis(150);
 
-/// Where one role is: one URL or several with commas, each a name with one address or several.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where one role is: one URL or several with commas, each a name with one address or several. Clones take turns.
+#[derive(Debug, Clone)]
 pub(super) struct Places {
     hosts: Vec<String>,
+    turn: Arc<AtomicUsize>,
 }
 
 impl Places {
@@ -25,7 +33,8 @@ impl Places {
                 _ => Err(format!("{} is not http://host:port", url.trim())),
             }
         };
-        Ok(Self { hosts: text.split(',').map(host).collect::<Result<_, String>>()? })
+        let hosts = text.split(',').map(host).collect::<Result<_, String>>()?;
+        Ok(Self { hosts, turn: Arc::new(AtomicUsize::new(rand::random_range(0..1 << 16))) })
     }
 
     /// The first, for the authority of requests.
@@ -45,7 +54,9 @@ impl Places {
                 Err(error) => why = io::Error::new(error.kind(), format!("{host}: {error}")),
             }
         }
-        addresses.shuffle(&mut rand::rng());
+        addresses.sort_unstable();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(addresses.len()).unwrap_or(0);
+        addresses.rotate_left(turn);
         let stream = first(addresses, why).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
@@ -90,11 +101,13 @@ mod tests {
         let gone = TcpListener::bind("127.0.0.3:0").await.unwrap().local_addr().unwrap();
         let here = [one.local_addr().unwrap(), other.local_addr().unwrap()];
         let places = Places::parse(&format!("http://{gone},http://{},http://{}", here[0], here[1])).unwrap();
-        let mut reached = BTreeSet::new();
-        for _ in 0..200 {
-            reached.insert(places.connect().await.unwrap().peer_addr().unwrap());
+        for _ in 0..20 {
+            let mut reached = BTreeSet::new();
+            for _ in 0..3 {
+                reached.insert(places.connect().await.unwrap().peer_addr().unwrap());
+            }
+            assert_eq!(reached, here.into_iter().collect(), "each of them once in a round");
         }
-        assert_eq!(reached, here.into_iter().collect());
         let nobody = Places::parse(&format!("http://{gone}")).unwrap().connect().await.unwrap_err();
         assert_eq!(nobody.kind(), io::ErrorKind::ConnectionRefused);
     }

@@ -1,8 +1,9 @@
 //! The metrics of the chassis. Rates, errors and durations of calls and events have one metric each; the rest says why.
 
 crate::define_metrics! {
-    /// RPCs that have ended, by method and gRPC code; a stream counts when it ends.
-    Counter RPC_CALLS = "mercato_rpc_calls_total" ["method", "code"];
+    /// RPCs that have ended, by method, gRPC code and whose fault it was: none, ours (a 5xx at the edge) or the caller's (a refusal, a
+    /// limit of its own, a call it gave up); a stream counts when it ends.
+    Counter RPC_CALLS = "mercato_rpc_calls_total" ["method", "code", "fault"];
     /// How long RPCs took, queueing in the process included.
     Histogram RPC_DURATION = "mercato_rpc_duration_seconds" ["method"];
     /// RPCs turned away because as many as allowed were running.
@@ -85,8 +86,10 @@ crate::define_metrics! {
 
     /// Runs of periodic jobs: ok or error.
     Counter JOB_RUNS = "mercato_job_runs_total" ["task", "outcome"];
-    /// When a job last ended well, since 1970.
+    /// When a job last ended well, since 1970; until it has, when it was started.
     Gauge JOB_LAST = "mercato_job_last_success_timestamp_seconds" ["task"];
+    /// From the end of one run of a job to the start of the next.
+    Gauge JOB_INTERVAL = "mercato_job_interval_seconds" ["task"];
     /// Runs of durable steps: done, or again when they failed and are run later.
     Counter WORK_RUNS = "mercato_work_runs_total" ["kind", "verdict"];
     /// How long a run of a durable step took.

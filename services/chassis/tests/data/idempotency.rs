@@ -74,8 +74,8 @@ async fn twins_at_the_same_time_have_one_effect() {
                     loop {
                         match once(&db, &key("k", 1), make).await {
                             Ok(answer) => return answer,
-                            // Told to come back, because nothing happened: it comes back.
-                            Err(error) if matches!(error.fault(), Some(Fault::Saturated | Fault::InProgress | Fault::Timeout)) => {
+                            // Told to come back, because there are more of them than places: it comes back.
+                            Err(error) if matches!(error.fault(), Some(Fault::Saturated)) => {
                                 tokio::time::sleep(Duration::from_millis(5)).await;
                             }
                             Err(error) => panic!("{error}"),
@@ -101,7 +101,7 @@ async fn twins_at_the_same_time_have_one_effect() {
 async fn a_twin_that_takes_too_long_is_told_to_come_back() {
     world(|w| async move {
         w.sql(THING).await;
-        // A twin of little patience, so that the time of the first one is not over before that of its twin.
+        // A twin without patience for locks.
         let hasty = PgSettings { lock_timeout: Duration::from_millis(20), ..w.settings.clone() };
         let hasty = Db::connect(&hasty, &w.tasks).await.unwrap();
         let (begun, gate) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Semaphore::new(0)));

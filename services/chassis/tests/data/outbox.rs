@@ -3,13 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use mercato_chassis::error::Fault;
-use mercato_chassis::kafka;
 use mercato_chassis::outbox::{self, Event};
 use mercato_chassis::pg::Db;
 use mercato_chassis::tasks::Tasks;
 use uuid::Uuid;
 
-use crate::support::{LONG, Seen, TOPICS, World, read_all, read_topic, world};
+use crate::support::{LONG, Seen, World, read_all, read_topic, world};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Happened {
@@ -74,11 +73,11 @@ async fn a_database_whose_clock_is_far_ahead_of_the_brokers_is_heard() {
     world(|w| async move {
         w.sql(AGGREGATE).await;
         w.sql("alter table outbox alter column created_at set default clock_timestamp() + interval '2 hours'").await;
-        kafka::ensure_topics(&w.kafka, TOPICS).await.unwrap();
+        w.topics().await;
         outbox::spawn(&w.db, &w.kafka, &w.tasks).unwrap();
         happen(&w.db, Uuid::now_v7(), "thing.happened").await;
         w.until(LEFT, 0).await;
-        assert_eq!(read_all(&w.kafka, "things").await.len(), 1);
+        assert_eq!(in_order(&read_all(&w.kafka, "things").await).into_values().collect::<Vec<_>>(), [1]);
     })
     .await;
 }
@@ -87,14 +86,15 @@ async fn a_database_whose_clock_is_far_ahead_of_the_brokers_is_heard() {
 async fn every_event_arrives_once_and_in_order() {
     world(|w| async move {
         w.sql(AGGREGATE).await;
-        kafka::ensure_topics(&w.kafka, TOPICS).await.unwrap();
+        w.topics().await;
         outbox::spawn(&w.db, &w.kafka, &w.tasks).unwrap();
         write(&w, 10, 30).await;
         w.until(LEFT, 0).await;
         let seen = read_all(&w.kafka, "things").await;
         assert_eq!(seen.iter().map(|s| &s.id).collect::<HashSet<_>>().len(), 300);
-        // A batch whose deletion came too late is sent again; that must be the exception.
-        assert!(seen.len() < 450, "{} records of 300 events", seen.len());
+        // What is deleted after the lease was lost is sent again; a lease says how often it was taken.
+        let taken = w.count("select max(epoch) from relay_lease").await;
+        assert!(seen.len() == 300 || taken > 1, "{} records of 300 events, by a relay that lost no lease", seen.len());
         let last = in_order(&seen);
         assert_eq!((last.len(), last.values().all(|n| *n == 30)), (10, true));
         assert!(seen.iter().all(|s| s.kind == "thing.happened"));
@@ -111,14 +111,14 @@ async fn a_relay_that_dies_between_the_acknowledgement_and_the_deletion_only_rep
              create trigger keep before delete on outbox for each row execute function keep()",
         )
         .await;
-        kafka::ensure_topics(&w.kafka, TOPICS).await.unwrap();
+        w.topics().await;
         let first = Tasks::new();
         outbox::spawn(&w.db, &w.kafka, &first).unwrap();
         write(&w, 4, 10).await;
         // Everything was sent at least once, nothing could be deleted.
         let sent = read_topic(&w.kafka, "things", 60).await;
         assert_eq!(w.count(LEFT).await, 40);
-        assert!(in_order(&sent).len() <= 4);
+        in_order(&sent);
         first.stop();
         assert!(first.drain(LONG).await);
         w.sql("drop trigger keep on outbox").await;
@@ -135,7 +135,7 @@ async fn a_relay_that_dies_between_the_acknowledgement_and_the_deletion_only_rep
 async fn one_relay_sends_and_the_other_takes_over() {
     world(|w| async move {
         w.sql(AGGREGATE).await;
-        kafka::ensure_topics(&w.kafka, TOPICS).await.unwrap();
+        w.topics().await;
         let first = Tasks::new();
         outbox::spawn(&w.db, &w.kafka, &first).unwrap();
         let aggregate = Uuid::now_v7();
@@ -162,7 +162,7 @@ async fn one_relay_sends_and_the_other_takes_over() {
 async fn an_event_the_broker_never_takes_stops_its_own_key_only_and_is_put_aside() {
     world(|w| async move {
         w.sql(AGGREGATE).await;
-        kafka::ensure_topics(&w.kafka, TOPICS).await.unwrap();
+        w.topics().await;
         outbox::spawn(&w.db, &w.kafka, &w.tasks).unwrap();
         let (huge, fine) = (Uuid::now_v7(), Uuid::now_v7());
         let append = w.db.uow_within(LONG, move |tx| {

@@ -43,6 +43,11 @@ impl World {
         sqlx::query_scalar(sql).fetch_one(self.db.read()).await.expect(sql)
     }
 
+    /// Makes the topics; a broker that takes too long is asked again.
+    pub async fn topics(&self) {
+        eventually("the topics are there", async || kafka::ensure_topics(&self.kafka, TOPICS).await.is_ok()).await;
+    }
+
     /// Waits until a count is reached; panics after [`LONG`].
     pub async fn until(&self, sql: &'static str, wanted: i64) {
         eventually(sql, async || self.count(sql).await == wanted).await;
@@ -65,10 +70,8 @@ pub async fn world<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Worl
     // As `TestDatabase` names them, so that it sweeps away what a test that was killed left behind.
     let name = format!("mercato_test_{}_chassis_{:016x}", OffsetDateTime::now_utc().unix_timestamp(), rand::random::<u64>());
     let (base, _) = server.rsplit_once('/').expect("DATABASE_URL ends in /database");
-    let mut settings = PgSettings::new("test", format!("{base}/{name}"));
-    settings.pool_size = 4;
     // How long a server may take is not what these tests are about.
-    (settings.acquire_timeout, settings.lock_timeout, settings.statement_timeout) = (LONG, LONG, LONG);
+    let settings = PgSettings { pool_size: 4, ..PgSettings::new("test", format!("{base}/{name}")).patient(LONG) };
     let mut kafka = KafkaSettings::new(env("KAFKA_BROKERS"), format!("{name}."));
     kafka.partitions = 2;
     let tasks = Tasks::new();
@@ -81,7 +84,9 @@ pub async fn world<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Worl
     tasks.stop();
     let drained = tasks.drain(LONG).await;
     db.close().await;
-    kafka::delete_topics(&kafka, TOPICS).await.unwrap();
+    if let Err(error) = kafka::delete_topics(&kafka, TOPICS).await {
+        eprintln!("the topics of {name} stay: {error}");
+    }
     sqlx::Postgres::force_drop_database(&settings.url).await.unwrap();
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);

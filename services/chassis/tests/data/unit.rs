@@ -1,7 +1,7 @@
 //! The unit of work.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,8 @@ async fn callers_that_go_away_lose_no_acknowledged_write_and_leave_no_transactio
         let (begun, mut usual) = (Instant::now(), Duration::ZERO);
         let (mut acked, mut cancelled) = (Vec::new(), 0);
         let mut i = 0;
-        while i < 600 || cancelled <= 20 || acked.len() <= 20 {
+        // 600 writes, or as many as a slow machine makes in half a minute.
+        while (i < 600 && begun.elapsed() < Duration::from_secs(30)) || cancelled <= 20 || acked.len() <= 20 {
             assert!(begun.elapsed() < LONG, "{cancelled} cancelled, {} acknowledged of {i}", acked.len());
             let at = Instant::now();
             if i % 10 == 0 && write(-1 - i).await.is_ok() {
@@ -65,15 +66,23 @@ async fn a_panic_and_a_timeout_throw_the_connection_away_and_apply_nothing() {
             });
             assert!(matches!(result.await, Err(Fault::Internal(_))));
         }
-        // Enough for a new connection and the first statement, and less than the second one takes.
-        let slow = w.db.uow_within(Duration::from_secs(3), |tx| {
-            Box::pin(async move {
-                sqlx::query("insert into t (v) values (2)").execute(&mut *tx).await?;
-                sqlx::query("select pg_sleep(60)").execute(tx).await?;
-                Ok::<_, Fault>(())
-            })
-        });
-        assert!(matches!(slow.await, Err(Fault::Timeout)));
+        // Less time than the second statement takes, and enough for a connection and the first one: what that is, is tried.
+        let inserted = Arc::new(AtomicBool::new(false));
+        let mut budget = Duration::from_secs(1);
+        while !inserted.load(Ordering::SeqCst) {
+            let inserted = inserted.clone();
+            let slow = w.db.uow_within(budget, move |tx| {
+                let inserted = inserted.clone();
+                Box::pin(async move {
+                    sqlx::query("insert into t (v) values (2)").execute(&mut *tx).await?;
+                    inserted.store(true, Ordering::SeqCst);
+                    sqlx::query("select pg_sleep(600)").execute(tx).await?;
+                    Ok::<_, Fault>(())
+                })
+            });
+            assert!(matches!(slow.await, Err(Fault::Timeout | Fault::Saturated)));
+            budget *= 2;
+        }
         let fine = w.db.uow(|tx| {
             Box::pin(async move {
                 sqlx::query("insert into t (v) values (3)").execute(tx).await?;
@@ -130,7 +139,8 @@ async fn conflicts_are_tried_again_and_refusals_are_not() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// On one thread, so that no unit runs while they are let in.
+#[tokio::test]
 async fn too_many_units_are_turned_away_at_once() {
     world(|w| async move {
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
@@ -152,13 +162,12 @@ async fn too_many_units_are_turned_away_at_once() {
         assert!(matches!(futures_util::poll!(unit()), Poll::Ready(Err(Fault::Saturated))));
         gate.add_permits(1000);
         for unit in let_in {
-            // On a slow machine the time of a unit may be used up, also while it waits for a connection or commits.
-            assert!(matches!(unit.await, Ok(()) | Err(Fault::Saturated | Fault::Timeout | Fault::CommitUnknown)));
+            unit.await.unwrap();
         }
         // Their places are free again when they have ended.
         let mut next = unit();
         assert!(futures_util::poll!(&mut next).is_pending());
-        assert!(matches!(next.await, Ok(()) | Err(Fault::Saturated | Fault::Timeout | Fault::CommitUnknown)));
+        next.await.unwrap();
     })
     .await;
 }

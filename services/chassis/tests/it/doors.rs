@@ -21,13 +21,17 @@ use mercato_contracts::mercato::{
         watch_order_response::Event,
     },
 };
-use mercato_testkit::{Fake, Sandbox};
+use mercato_testkit::{Fake, Patient, Sandbox};
 use std::{pin::Pin, sync::Arc};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait, transport::Channel};
 
 pub const ID: &str = "01920000-0000-7000-8000-000000000001";
+/// The order whose stream panics.
+pub const PANICS: &str = "01920000-0000-7000-8000-000000000000";
+/// The order whose stream does not end when it is told to.
+pub const STUCK: &str = "01920000-0000-7000-8000-00000000ffff";
 /// A stream that panics waits for a permit: until its client has seen what came before.
 pub static MAY_PANIC: Semaphore = Semaphore::const_new(0);
 
@@ -62,7 +66,12 @@ pub async fn plain() -> Sandbox {
     Sandbox::of(vec![role("doors", |_| async { Ok(Product::default()) })]).start().await.unwrap()
 }
 
-pub fn products(sandbox: &Sandbox) -> ProductServiceClient<Channel> {
+pub fn products(sandbox: &Sandbox) -> ProductServiceClient<Patient> {
+    ProductServiceClient::new(sandbox.patient())
+}
+
+/// A client that calls once.
+pub fn products_once(sandbox: &Sandbox) -> ProductServiceClient<Channel> {
     ProductServiceClient::new(sandbox.channel())
 }
 
@@ -142,19 +151,20 @@ impl CustomerService for Doors {
 impl OrderService for Doors {
     type WatchOrderStream = Pin<Box<dyn Stream<Item = Result<WatchOrderResponse, Status>> + Send>>;
 
-    /// One heartbeat, then silence until the process stops, then an end; the order with only zeros at its end panics instead.
+    /// One heartbeat, then silence until the process stops, then an end; [`PANICS`] and [`STUCK`] do what they are called.
     async fn watch_order(&self, request: Request<WatchOrderRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
-        let (stop, panics) = (self.stop.clone(), request.get_ref().order_id.ends_with("0000"));
+        let (stop, order) = (self.stop.clone(), request.into_inner().order_id);
         let stream = futures_util::stream::unfold(0, move |step| {
-            let stop = stop.clone();
+            let (stop, order) = (stop.clone(), order.clone());
             async move {
-                let event = match step {
-                    0 => Event::Heartbeat(Default::default()),
-                    1 if panics => {
+                let event = match (step, order.as_str()) {
+                    (0, _) => Event::Heartbeat(Default::default()),
+                    (1, PANICS) => {
                         drop(MAY_PANIC.acquire().await);
                         panic!("a stream of the tests panics")
                     }
-                    1 => {
+                    (1, STUCK) => std::future::pending().await,
+                    (1, _) => {
                         stop.cancelled().await;
                         Event::End(StreamEnd::default())
                     }

@@ -2,10 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
 
-use std::time::Duration;
-
-/// How long to wait for what must come: longer than it takes on any machine.
-const LONG: Duration = Duration::from_secs(120);
+use mercato_testkit::LONG;
 
 mod boot;
 mod doors;

@@ -75,7 +75,7 @@ async fn changes_need_a_key_of_visible_ascii() {
 #[tokio::test]
 async fn owners_see_their_own() {
     let sandbox = plain().await;
-    let mut client = CustomerServiceClient::new(sandbox.channel());
+    let mut client = CustomerServiceClient::new(sandbox.patient());
     let (me, other) = (Customer::new(), Uuid::now_v7());
     for id in ["me".to_owned(), me.id.to_string()] {
         assert_eq!(client.get_customer(me.request(customer(id))).await.unwrap().into_inner().id, me.id.to_string());
@@ -97,14 +97,14 @@ async fn a_handler_that_forgets_the_owner_does_not_answer() {
         customer: Some(CustomerPatch { phone: "+49 221 1234567".into(), ..Default::default() }),
         update_mask: None,
     };
-    let answer = CustomerServiceClient::new(sandbox.channel()).update_customer(Customer::new().request(request)).await;
+    let answer = CustomerServiceClient::new(sandbox.patient()).update_customer(Customer::new().request(request)).await;
     assert_eq!(refusal(answer), (Code::Internal, "INTERNAL".into()));
 }
 
 #[tokio::test]
 async fn only_services_call_the_methods_of_services() {
     let sandbox = plain().await;
-    let mut client = ProductLookupServiceClient::new(sandbox.channel());
+    let mut client = ProductLookupServiceClient::new(sandbox.patient());
     let request = || BatchGetProductsRequest { product_ids: vec![ID.into()] };
     for (who, request) in [("guest", Guest.request(request())), ("admin", Staff::admin().request(request()))] {
         assert_eq!(refusal(client.batch_get_products(request).await), (Code::PermissionDenied, "CALLER_NOT_ALLOWED".into()), "{who}");

@@ -2,17 +2,14 @@
 
 use crate::{
     LONG,
-    doors::{ID, get, plain, products, role},
+    doors::{ID, STUCK, get, plain, products, products_once, role},
 };
 use mercato_contracts::mercato::{
     catalog::v1::{Product, product_service_client::ProductServiceClient},
     ordering::v1::{WatchOrderRequest, order_service_client::OrderServiceClient, watch_order_response::Event},
 };
-use mercato_testkit::{Actor as _, Customer, Guest, Sandbox};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use mercato_testkit::{Actor as _, Customer, Guest, Patient, Sandbox};
+use std::sync::Arc;
 use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -41,7 +38,7 @@ async fn a_call_that_runs_is_answered() {
         }
     });
     let sandbox = Sandbox::of(vec![waits]).start().await.unwrap();
-    let mut client = products(&sandbox);
+    let mut client = products_once(&sandbox);
     let call = tokio::spawn(async move { client.get_product(Guest.request(get())).await });
     entered.acquire().await.unwrap().forget();
     let (stopped, answer) = tokio::join!(sandbox.stop(), async {
@@ -70,34 +67,28 @@ async fn streams_end_with_an_end() {
 
 #[tokio::test]
 async fn a_handler_that_never_ends_is_left_behind_at_the_limit() {
-    let entered = Arc::new(Semaphore::new(0));
-    let says = entered.clone();
-    let stuck = role("doors", move |_| {
-        says.add_permits(1);
-        std::future::pending()
-    });
-    let sandbox = Sandbox::of(vec![stuck]).env("MERCATO_DRAIN_MS", "50").start().await.unwrap();
-    let mut client = products(&sandbox);
-    let call = tokio::spawn(async move { client.get_product(Guest.request(get())).await });
-    entered.acquire().await.unwrap().forget();
+    let sandbox =
+        Sandbox::of(vec![role("doors", |_| async { Ok(Product::default()) })]).env("MERCATO_DRAIN_MS", "50").start().await.unwrap();
+    let mut client = OrderServiceClient::new(sandbox.channel());
+    let watch = WatchOrderRequest { order_id: STUCK.into(), ..Default::default() };
+    let mut stream = client.watch_order(Customer::new().request(watch)).await.unwrap().into_inner();
+    assert!(matches!(stream.message().await.unwrap().unwrap().event, Some(Event::Heartbeat(_))));
     let clean = timeout(LONG, sandbox.stop()).await.expect("the limit must hold");
     assert!(!clean, "work was left behind");
-    assert!(call.await.unwrap().is_err());
 }
 
 #[tokio::test]
 async fn a_lame_duck_says_so_and_still_takes_calls() {
     let sandbox = Sandbox::of(vec![role("doors", |_| async { Ok(Product::default()) })]);
-    let sandbox = sandbox.env("MERCATO_LAME_DUCK_MS", "5000").start().await.unwrap();
+    let sandbox = sandbox.env("MERCATO_LAME_DUCK_MS", "60000").start().await.unwrap();
     let (address, mut health) = (format!("http://{}", sandbox.grpc()), HealthClient::new(sandbox.channel()));
-    let began = Instant::now();
     let ending = tokio::spawn(sandbox.stop());
     while health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status() == ServingStatus::Serving {
         tokio::task::yield_now().await;
     }
     // such a connection is made by a load balancer that has not heard yet
-    let late = Endpoint::from_shared(address).unwrap().connect_lazy();
+    let late = Patient::over(Endpoint::from_shared(address).unwrap().connect_lazy());
     ProductServiceClient::new(late).get_product(Guest.request(get())).await.expect("calls are taken until the pause is over");
-    assert!(timeout(LONG, ending).await.expect("it ends by itself").unwrap());
-    assert!(began.elapsed() >= Duration::from_secs(5), "the pause was cut short");
+    assert!(!ending.is_finished(), "the pause was cut short");
+    ending.abort();
 }
