@@ -16,21 +16,29 @@ ENV SQLX_OFFLINE=true CARGO_TERM_COLOR=never
 COPY --from=manifests /src .
 RUN cargo build --locked --profile dist -p mercato -p mercato-provider --bin mercato --bin mercato-provider
 COPY . .
+# what mercato_build_info tells; below the layer of dependencies, which stays when it changes
+ARG REVISION=unknown
 # cargo goes by the files' times, and the empty files it has just compiled are younger than ours
 RUN find . -name '*.rs' -not -path './target/*' -exec touch {} + \
-    && cargo build --locked --profile dist -p mercato -p mercato-provider --bin mercato --bin mercato-provider
-# glibc and OpenSSL come with the base image; what else the programs want is copied from here
-RUN mkdir -p /out/lib /out/data && cp target/dist/mercato target/dist/mercato-provider /out/ \
-    && ldd /out/mercato /out/mercato-provider | awk '/lib(gcc_s|z)\.so/ { print $3 }' | sort -u | xargs -I% cp -L % /out/lib/
+    && MERCATO_REVISION="${REVISION}" cargo build --locked --profile dist -p mercato -p mercato-provider --bin mercato --bin mercato-provider
+# glibc and OpenSSL come with the base image; what else the programs want is copied from here, with what dpkg knows of it, where scanners look
+RUN mkdir -p /out/lib /out/data /out/packages && cp target/dist/mercato target/dist/mercato-provider /out/ \
+    && ldd /out/mercato /out/mercato-provider | awk '/lib(gcc_s|z)\.so/ { print $3 }' | sort -u | xargs -I% cp -L % /out/lib/ \
+    && for package in libgcc-s1 zlib1g; do dpkg-query -s "${package}" >"/out/packages/${package}"; done
 
 # what both images are
 FROM gcr.io/distroless/base-debian12:nonroot AS runtime
 ARG VERSION=0.0.0
 ARG REVISION=unknown
+ARG SOURCE=""
+ARG CREATED=""
 LABEL org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.created="${CREATED}"
 COPY --from=build /out/lib/ /usr/lib/
+COPY --from=build /out/packages/ /var/lib/dpkg/status.d/
 USER 65532:65532
 
 FROM runtime AS provider

@@ -43,15 +43,16 @@ baseline: ## accept the contracts as they are as the released ones
 	@MERCATO_UPDATE_BASELINE=1 cargo test -p mercato-contracts nothing_that_clients_rely_on_changed
 
 release: ## build the executables as they are shipped, profile dist
-	@SQLX_OFFLINE=true cargo build --locked --profile dist -p mercato -p mercato-provider
+	@MERCATO_REVISION=$$(git describe --always --dirty --abbrev=40 --exclude='*') SQLX_OFFLINE=true \
+	  cargo build --locked --profile dist -p mercato -p mercato-provider
 
 image: ## build the images with docker (MERCATO_IMAGE=name MERCATO_TAG=tag)
 	@dev/image build
 
-image-verify: ## without docker: the program runs from what the image would hold
+image-verify: ## without docker: the program runs from what the image would hold (root, or user namespaces)
 	@dev/image verify
 
-image-sbom: ## what the program is made of, target/image/mercato.cdx.json
+image-sbom: ## what the images are made of, target/image/*.cdx.json
 	@dev/image sbom
 
 image-scan: ## look for known faults in the image, with trivy or grype
@@ -69,13 +70,13 @@ deploy: ## helm upgrade --install --atomic to the cluster of KUBECONFIG (MERCATO
 smoke: ## an order in the deployed shop, and its door (SMOKE_URL)
 	@dev/deploy smoke
 
-rollback: ## back to the release before the last `make deploy`
+rollback: ## undo this run's `make deploy`, and nothing else
 	@dev/deploy rollback
 
 backup-artifacts: ## collect what is worth keeping of a run in target/artifacts
 	@dev/artifacts
 
-clean-build: ## stop what a run has started and remove what it left, caches excepted
+clean-build: ## stop what a run has started and remove what it left, its artefacts too; compiled code and fetched tools stay
 	@dev/artifacts clean
 
 drill-backup: ## back a shop up, destroy it, restore it, go on, and check every promise (BROKER=kept|gone|alone)

@@ -1,9 +1,12 @@
 // Checks a Declarative Jenkinsfile without Jenkins, then runs it: `sh` for real, other steps printed.
-//   java -cp groovy-all-2.4.21.jar groovy.ui.GroovyMain declarative.groovy Jenkinsfile [--run [BRANCH]]
+//   java -cp groovy-all-2.4.21.jar groovy.ui.GroovyMain declarative.groovy Jenkinsfile... | Jenkinsfile --run [BRANCH]
 // Groovy 2.4 is the language inside Jenkins. The tables below are written from knowledge of the Declarative syntax, not
 // taken from Jenkins, and were never compared with its linter: a step missing from STEPS is refused until it is added.
-// Playing is approximate: parallel stages run in turn, matrix is not played, input is taken as yes, credentials are made
-// up, agents and options do nothing, and conditions of `when` that are not in class When are taken as true.
+// Beside the syntax it demands: a step that needs an agent has one; input holds none, has an end and says who may answer; what
+// undoes a failure is in no stage's timeout, for Jenkins ends it a minute after that has run out.
+// Playing is approximate: parallel stages run in turn, matrix is not played, input is taken as yes (PLAY_INPUT=abort: it is
+// aborted), credentials are made up, options do nothing, conditions of `when` that are not in class When are taken as true.
+// Every agent is the folder PLAY_WORKSPACE: `checkout` copies PLAY_SOURCE there, `deleteDir` empties it.
 import org.codehaus.groovy.ast.expr.*
 import org.codehaus.groovy.ast.stmt.*
 import org.codehaus.groovy.ast.builder.AstBuilder
@@ -24,11 +27,18 @@ class Rules {
                           'stash', 'unstash', 'retry', 'timeout', 'error', 'unstable', 'catchError', 'warnError', 'sleep',
                           'input', 'lock', 'milestone', 'build', 'cleanWs', 'deleteDir', 'container', 'publishHTML',
                           'recordIssues', 'waitUntil', 'writeFile', 'readFile', 'fileExists', 'ansiColor', 'timestamps', 'tool', 'git']
+    /** What runs on the controller as well. */
+    static final ANYWHERE = ['echo', 'error', 'unstable', 'catchError', 'warnError', 'sleep', 'input', 'milestone', 'build',
+                             'timeout', 'retry', 'withEnv', 'script', 'lock', 'timestamps', 'waitUntil']
     static final AGENT = ['any', 'none', 'label', 'node', 'docker', 'dockerfile', 'kubernetes']
 }
 
 class Checker {
     List<String> errors = []
+    /** Whether there is an agent where we are; whether a timeout is around us. */
+    boolean agent = false, ends = false
+    /** Whether a stage around us, or ours, has a timeout. */
+    boolean limited = false
 
     def fail(node, String text) { errors << "line ${node.lineNumber}: ${text}".toString() }
 
@@ -63,8 +73,15 @@ class Checker {
         if (!c) return fail(m, 'pipeline needs a block')
         def at = section(c, 'pipeline', Rules.PIPELINE)
         ['agent', 'stages'].each { if (!at[it]) fail(m, "pipeline: missing section '${it}'") }
+        agent = held(at)
         common(at, 'pipeline')
         at.stages.each { stages(it, 'stages') }
+    }
+
+    /** `agent none` gives none, no agent at all the one around. */
+    boolean held(Map at) {
+        def a = at.agent ? at.agent[0] : null
+        a == null ? agent : closure(a) != null || a.arguments.expressions*.text.first() != 'none'
     }
 
     def common(Map at, String where) {
@@ -83,6 +100,7 @@ class Checker {
         at.post.each { p ->
             def conditions = section(closure(p), "${where}: post", Rules.POST)
             if (!conditions) fail(p, "${where}: post is empty")
+            ['unsuccessful', 'failure', 'aborted'].each { if (limited && conditions[it]) fail(p, "${where}: post ${it} within a timeout") }
             conditions.each { name, list -> list.each { steps(it, "${where}: post ${name}") } }
         }
     }
@@ -101,10 +119,22 @@ class Checker {
         def at = section(closure(m), name, Rules.STAGE)
         def work = ['steps', 'stages', 'parallel', 'matrix'].findAll { at[it] }
         if (work.size() != 1) fail(m, "${name}: exactly one of steps, stages, parallel, matrix; found ${work}")
+        def around = agent, limitedAround = limited
+        agent = held(at)
+        limited = limited || at.options.any { closure(it) && body(closure(it)).any { callIn(it)?.methodAsString == 'timeout' } }
         common(at, name)
         at.when.each { section(closure(it), "${name}: when", Rules.WHEN) }
         at.steps.each { steps(it, name) }
         (at.stages + at.parallel).each { stages(it, name) }
+        agent = around
+        limited = limitedAround
+    }
+
+    def input(MethodCallExpression m, String where) {
+        def given = m.arguments.expressions.findAll { it instanceof MapExpression }*.mapEntryExpressions.flatten()*.keyExpression*.text
+        if (agent) fail(m, "${where}: input holds an agent while it waits")
+        if (!ends) fail(m, "${where}: input without a timeout waits for ever")
+        if (!('submitter' in given)) fail(m, "${where}: input without a submitter is answered by anybody")
     }
 
     def steps(MethodCallExpression m, String where) {
@@ -114,7 +144,12 @@ class Checker {
             def step = callIn(s)
             if (!step) return fail(s, "${where}: expected a step (code goes into script {})")
             if (!(step.methodAsString in Rules.STEPS)) return fail(step, "${where}: unknown step '${step.methodAsString}'")
+            if (!agent && !(step.methodAsString in Rules.ANYWHERE)) return fail(step, "${where}: '${step.methodAsString}' without an agent")
+            if (step.methodAsString == 'input') input(step, where)
+            def around = ends
+            ends = ends || step.methodAsString == 'timeout'
             if (step.methodAsString != 'script' && closure(step)) steps(step, "${where}: ${step.methodAsString}")
+            ends = around
         }
     }
 }
@@ -122,7 +157,9 @@ class Checker {
 /** Plays the pipeline: sections become calls, `sh` becomes a process, every other step is printed. */
 class Player {
     static Map environment = new LinkedHashMap(System.getenv())
-    static boolean failed = false
+    static boolean failed = false, aborted = false
+    Map stashes = [:]
+    def workspace = System.getenv('PLAY_WORKSPACE')
 
     def getEnv() { environment }
     def getParams() { environment }
@@ -140,7 +177,14 @@ class Player {
     def parameters(Closure c) { c.delegate = new Parameters(); c.resolveStrategy = Closure.DELEGATE_ONLY; c() }
     def triggers(Closure c) { }
     def tools(Closure c) { }
-    def input(Object... a) { if (!skip) println '  (input: taken as yes)' }
+    def input(Object... a) {
+        if (skip) return
+        if (Player.environment.PLAY_INPUT == 'abort') {
+            aborted = true
+            throw new StepFailed('input was aborted')
+        }
+        println '  (input: taken as yes)'
+    }
     def failFast(boolean b) { }
     def stages(Closure c) { if (!skip) block(c) }
     def parallel(Closure c) { if (!skip) block(c) }
@@ -164,9 +208,10 @@ class Player {
         def saved = after
         after = null
         block(c)
-        currentBuild.currentResult = failed ? 'FAILURE' : 'SUCCESS'
+        currentBuild.currentResult = aborted ? 'ABORTED' : failed ? 'FAILURE' : 'SUCCESS'
         if (after && !skip) {
-            def p = new Post(player: this, conditions: ['always', failed ? 'failure' : 'success', 'cleanup'] + (failed ? ['unsuccessful'] : []))
+            def now = aborted ? 'aborted' : failed ? 'failure' : 'success'
+            def p = new Post(player: this, conditions: ['always', now, 'cleanup'] + (failed ? ['unsuccessful'] : []))
             after.delegate = p
             after.resolveStrategy = Closure.DELEGATE_ONLY
             after()
@@ -182,6 +227,7 @@ class Player {
     def sh(Map args) {
         println "  \$ ${args.script.trim().readLines().join('\n    ')}"
         def b = new ProcessBuilder('bash', '-ec', args.script.toString()).redirectErrorStream(!args.returnStdout)
+        if (workspace) b.directory(new File(workspace))
         b.environment().putAll(Player.environment.collectEntries { k, v -> [k, v.toString()] })
         def p = b.start()
         p.outputStream.close()
@@ -192,10 +238,37 @@ class Player {
         if (rc) throw new StepFailed("sh exited ${rc}")
         args.returnStdout ? out : null
     }
+    void run(String... command) {
+        def p = new ProcessBuilder(command).inheritIO().start()
+        if (p.waitFor()) throw new StepFailed("${command} failed")
+    }
+    def checkout(Object what) {
+        println '  (checkout)'
+        if (workspace) run('cp', '-a', "${Player.environment.PLAY_SOURCE}/.".toString(), workspace)
+    }
+    def deleteDir() {
+        println '  (deleteDir)'
+        if (workspace) run('find', workspace, '-mindepth', '1', '-delete')
+    }
+    def stash(Map a) {
+        println "  (stash ${a})"
+        if (!workspace) return
+        def file = new File(workspace, a.includes)
+        if (!file.file) throw new StepFailed("nothing to stash: ${a.includes}")
+        stashes[a.name] = [a.includes, file.bytes]
+    }
+    def unstash(String name) {
+        println "  (unstash ${name})"
+        if (!workspace) return
+        if (!stashes[name]) throw new StepFailed("no stash ${name}")
+        def file = new File(workspace, stashes[name][0])
+        file.parentFile.mkdirs()
+        file.bytes = stashes[name][1]
+    }
     def withEnv(List list, Closure c) { scoped(list.collectEntries { it.toString().split('=', 2) as List }, c) }
     def withCredentials(List list, Closure c) { scoped(list.collectEntries { it }, c) }
     def string(Map a) { [(a.variable): "secret-${a.credentialsId}"] }
-    def file(Map a) { [(a.variable): environment[a.variable] ?: "/dev/null"] }
+    def file(Map a) { [(a.variable): "/nowhere/${a.credentialsId}".toString()] }
     def usernamePassword(Map a) { [(a.usernameVariable): 'user', (a.passwordVariable): "secret-${a.credentialsId}"] }
     def credentials(String id) { "secret-${id}" }
     void scoped(Map more, Closure c) {
@@ -223,7 +296,11 @@ class StepFailed extends RuntimeException { StepFailed(String m) { super(m) } }
 class Post {
     Player player
     List conditions
-    def methodMissing(String name, args) { if (name in conditions) { println "[post ${name}]"; player.block(args[0]) } }
+    def methodMissing(String name, args) {
+        if (!(name in conditions)) return
+        println "[post ${name}]"
+        try { player.block(args[0]) } catch (StepFailed e) { Player.failed = true; println "  FAILED: ${e.message}" }
+    }
 }
 class When {
     List met = []
@@ -241,25 +318,26 @@ class When {
     def methodMissing(String name, args) { println "  (when ${name}: taken as true)"; met << true }
 }
 
-def source = new File(args[0]).text
-def ast
-try {
-    ast = new AstBuilder().buildFromString(CompilePhase.CONVERSION, false, source)
-} catch (org.codehaus.groovy.control.MultipleCompilationErrorsException e) {
-    System.err.println e.message
-    System.exit 1
+/** What is wrong with the file; says so. */
+boolean wrong(String name) {
+    def checker = new Checker()
+    try {
+        def ast = new AstBuilder().buildFromString(CompilePhase.CONVERSION, false, new File(name).text)
+        def top = ast[0].statements.collect { Checker.callIn(it) }.findAll { it?.methodAsString == 'pipeline' }
+        if (top.size() != 1) checker.errors << "exactly one pipeline {} block, found ${top.size()}".toString()
+        top.each { checker.pipeline(it) }
+    } catch (org.codehaus.groovy.control.MultipleCompilationErrorsException e) {
+        checker.errors << e.message
+    }
+    checker.errors.each { System.err.println "${name}: ${it}" }
+    if (!checker.errors) println "${name}: valid Declarative pipeline"
+    checker.errors
 }
-def checker = new Checker()
-def top = ast[0].statements.collect { Checker.callIn(it) }.findAll { it?.methodAsString == 'pipeline' }
-if (top.size() != 1) checker.errors << "exactly one pipeline {} block, found ${top.size()}".toString()
-top.each { checker.pipeline(it) }
-checker.errors.each { System.err.println "${args[0]}: ${it}" }
-if (checker.errors) System.exit(1)
-println "${args[0]}: valid Declarative pipeline"
+if (args.takeWhile { it != '--run' }.count { wrong(it) }) System.exit(1)
 if ('--run' in args) {
     if (args.length > 2) Player.environment.BRANCH_NAME = args[2]
     def config = new org.codehaus.groovy.control.CompilerConfiguration(scriptBaseClass: DelegatingScript.name)
-    def script = (DelegatingScript) new GroovyShell(this.class.classLoader, new Binding(), config).parse(source, 'Jenkinsfile')
+    def script = (DelegatingScript) new GroovyShell(this.class.classLoader, new Binding(), config).parse(new File(args[0]).text, 'Jenkinsfile')
     script.setDelegate(new Player(jenkinsfile: script))
     script.run()
     System.exit(Player.failed ? 1 : 0)
