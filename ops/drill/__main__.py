@@ -17,14 +17,14 @@ FACTOR = 10
 
 def scaled(text):
     """The rules with a tenth of every window, wait and age."""
-    units = {"s": 1, "m": 60, "h": 3600}
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
     def shorter(found):
         return f"{found[1]}{max(1, int(found[2]) * units[found[3]] // FACTOR)}s{found[4]}"
 
-    text = re.sub(r"(\[)(\d+)([smh])(\])", shorter, text)
+    text = re.sub(r"(\[)(\d+)([smhd])(\])", shorter, text)
     text = re.sub(r"(for: |interval: )(\d+)([smh])()", lambda f: f"{f[1]}0s" if f[2] == "0" else shorter(f), text)
-    return re.sub(r"(_seconds\)?) > (\d+)", lambda f: f"{f[1]} > {int(f[2]) // FACTOR}", text)
+    return re.sub(r"(_seconds(?:\{[^}]*\})?\)?) > (\d+)", lambda f: f"{f[1]} > {int(f[2]) // FACTOR}", text)
 
 
 def calm(shop, prometheus, seconds):

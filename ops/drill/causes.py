@@ -6,9 +6,11 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import time
 import typing
+import urllib.parse
 import uuid
 
 from shop import ROOT, admin, part, pid, run, until
@@ -64,7 +66,7 @@ def poisoned(shop, dead=False):
         yield {"AGGREGATE": aggregate}
     finally:
         # tried again, it is parked again: whoever repaired with a retry has it there
-        run(ROOT / "ops/parked", "ordering", "skip", aggregate, env=os.environ | {"DATABASE_URL": shop.env["DATABASE_URL"]})
+        run("bash", "-c", '. ops/shell; parked ordering skip "$1"', "skip", aggregate, cwd=ROOT)
 
 
 @contextlib.contextmanager
@@ -168,6 +170,20 @@ def hesitating(shop):
         child.wait()
 
 
+@contextlib.contextmanager
+def crowded_edge(shop):
+    """An Envoy with so little memory that it takes a hundred connections, nearly all of which are taken."""
+    part("restart", "envoy", MERCATO_EDGE_MAX_HEAP_BYTES=str(1 << 26))
+    door = urllib.parse.urlsplit(shop.env["MERCATO_URL"])
+    try:
+        with contextlib.ExitStack() as connections:
+            for _ in range(82):
+                connections.enter_context(socket.create_connection((door.hostname, door.port), timeout=20))
+            yield
+    finally:
+        part("restart", "envoy")
+
+
 @dataclasses.dataclass
 class Cause:
     """How something goes wrong, and what follows."""
@@ -185,9 +201,9 @@ class Cause:
     ends: bool = True
 
 
-ORDERING = {"ROLE": "ordering", "ADMIN": admin("ordering")}
-INVENTORY = {"ROLE": "inventory", "ADMIN": admin("inventory")}
-PAYMENT = {"ROLE": "payment", "ADMIN": admin("payment")}
+ORDERING = {"ROLE": "ordering"}
+INVENTORY = {"ROLE": "inventory"}
+PAYMENT = {"ROLE": "payment"}
 LOCKED = "DatabasePoolUsedUp"
 
 CAUSES = {
@@ -199,19 +215,20 @@ CAUSES = {
     "steps-locked": Cause(lambda shop: shop.session("payment", "lock table work in exclusive mode;"), ["PaymentStepsOverdue"], PAYMENT, repair=LOCKED),
     "calls-limited": Cause(lambda shop: started_with("ordering", MERCATO_MAX_CALLS="1"), ["CallsShed"], ORDERING),
     "descriptors-limited": Cause(lambda shop: few_descriptors("customer"), ["FileDescriptorsNearLimit"]),
-    "memory-limited": Cause(lambda shop: little_memory("catalog"), ["MemoryNearLimit"], {"ADMIN": admin("catalog")}),
+    "memory-limited": Cause(lambda shop: little_memory("catalog"), ["MemoryNearLimit"], {"ROLE": "catalog"}),
     # an executable whose consumers fall silent by mistake: services/chaos/README.md
     "consumer-deaf": Cause(
         lambda shop: started_with("catalog", MERCATO_BIN=os.environ["MERCATO_PLANTED_BIN"], MERCATO_PLANT="deaf"),
         ["ConsumerRestarts"],
-        {"ADMIN": admin("catalog")},
+        {"ROLE": "catalog"},
     ),
     "event-poisoned": Cause(poisoned, ["EventsParked"], ORDERING),
     "event-given-up": Cause(lambda shop: poisoned(shop, dead=True), ["DeadLetters"], ORDERING),
     "event-too-large": Cause(too_large, ["OutboxDead"], ORDERING, lines=[1]),
     "redis-killed": Cause(lambda shop: away("redis"), ["RedisFails"], ORDERING),
-    "inventory-killed": Cause(lambda shop: away("inventory"), ["RoleDown", "BreakerOpen", "ErrorBudgetBurnsFast", "EdgeErrors"], INVENTORY),
-    "envoy-killed": Cause(lambda shop: away("envoy"), ["EdgeDown"]),
+    "inventory-killed": Cause(lambda shop: away("inventory"), ["RoleDown", "RoleAbsent", "BreakerOpen", "ErrorBudgetBurnsFast", "EdgeErrors"], INVENTORY),
+    "envoy-killed": Cause(lambda shop: away("envoy"), ["EdgeDown", "EdgeAbsent"]),
+    "edge-crowded": Cause(crowded_edge, ["EdgeNearLimit"]),
     "orders-locked": Cause(
         lambda shop: shop.session("ordering", "lock table orders in access exclusive mode;"), ["DatabaseFails"], ORDERING, repair=LOCKED
     ),
@@ -225,6 +242,6 @@ CAUSES = {
     "capture-fails": Cause(lambda shop: paid_with(shop, "tok_capture_fails-99"), ["PaymentCasesOpen"], PAYMENT),
     "amount-wrong": Cause(lambda shop: paid_with(shop, "tok_wrong_amount"), ["PaymentAnswerMismatch"], PAYMENT),
     "stock-changed-by-hand": Cause(wrong_stock, ["InventoryLedgerDiffers"], INVENTORY),
-    "catalog-restarted": Cause(lambda shop: restarts("catalog"), ["RoleRestarts"], {"ADMIN": admin("catalog")}),
+    "catalog-restarted": Cause(lambda shop: restarts("catalog"), ["RoleRestarts"], {"ROLE": "catalog"}),
     "charge-unknown-to-us": Cause(stray, ["PaymentLedgerDiffers"], PAYMENT),
 }

@@ -127,13 +127,14 @@ class Prometheus:
             return json.load(answer)["data"]
 
     def firing(self):
-        """The names of the alerts that fire."""
-        return {alert["labels"]["alertname"] for alert in self.get("/api/v1/alerts")["alerts"] if alert["state"] == "firing"}
+        """The names of the alerts that fire, but for the one that always does."""
+        alerts = self.get("/api/v1/alerts")["alerts"]
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"} - {"Watchdog"}
 
     def were(self, state, seconds):
         """The names of the alerts that were in that state in that time."""
         found = self.get("/api/v1/query", query=f'count by (alertname) (count_over_time(ALERTS{{alertstate="{state}"}}[{int(seconds)}s]))')
-        return {entry["metric"]["alertname"] for entry in found["result"]}
+        return {entry["metric"]["alertname"] for entry in found["result"]} - {"Watchdog"}
 
     def series(self, expression):
         """What an expression says now, a line a series."""

@@ -9,10 +9,11 @@ mercato_chassis::define_metrics! {
     Counter REVENUE = "mercato_ordering_revenue_minor_units_total" ["currency"];
     /// Money given back after it was captured, in minor units of the currency (cents).
     Counter REFUNDED = "mercato_ordering_refunded_minor_units_total" ["currency"];
-    /// Orders with something left to do, by status; every process tells the same.
-    Gauge OPEN = "mercato_ordering_open_orders" ["status"];
-    /// The age of the oldest such order, by status; 0 without one.
-    Gauge OLDEST = "mercato_ordering_oldest_open_seconds" ["status"];
+    /// Orders with something left to do, by status and by the step they wait for: authorize (which may be tried again for 14 minutes),
+    /// commit, capture or compensate; every process tells the same.
+    Gauge OPEN = "mercato_ordering_open_orders" ["status", "step"];
+    /// How long the one of them that has stood still the longest has not got on; 0 without one.
+    Gauge OLDEST = "mercato_ordering_oldest_open_seconds" ["status", "step"];
     /// Orders whose timer ran out and that were looked at.
     Counter TIMERS = "mercato_ordering_timers_total" [];
     /// Orders that somebody watches through this process.

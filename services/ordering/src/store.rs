@@ -251,8 +251,10 @@ pub async fn stuck(pool: &PgPool, limit: i64) -> Result<Vec<Stuck>, Fault> {
         .collect()
 }
 
-/// Orders with something left to do: status, how many, and the age of the oldest in seconds. Reads the index of open orders alone.
-pub async fn open_orders(pool: &PgPool) -> Result<Vec<(i16, i64, f64)>, Fault> {
-    let select = "select status, count(*), extract(epoch from now() - min(created_at))::float8 from orders where open group by status";
+/// Orders with something left to do: status, status of the payment, how many, and for how many seconds the one that has stood the longest
+/// has not got on. Reads the index of open orders alone.
+pub async fn open_orders(pool: &PgPool) -> Result<Vec<(i16, i16, i64, f64)>, Fault> {
+    let select = "select status, payment_status, count(*), extract(epoch from now() - min(updated_at))::float8 from orders where open
+                  group by status, payment_status";
     Ok(sqlx::query_as(select).fetch_all(pool).await?)
 }

@@ -1,7 +1,7 @@
 //! The saga's steps that call neighbours, run from durable work items, and the timer that finds what got lost.
 
 use crate::app::{App, check};
-use crate::domain::Status;
+use crate::domain::{PaymentStatus, Status};
 use crate::metrics;
 use crate::store;
 use async_trait::async_trait;
@@ -97,20 +97,54 @@ pub fn timer(app: App) -> Job {
     }
 }
 
-/// Counts open orders by status every ten seconds; a status without one is told as 0.
+/// What an open order can wait for: its status and the step, as they stand in metrics.
+const WAITS: [(&str, &str); 4] = [("PENDING", "authorize"), ("PENDING", "commit"), ("CONFIRMED", "capture"), ("CANCELLED", "compensate")];
+
+/// What an open order of this status waits for, as a place in `WAITS`; nothing where nothing is left to do.
+fn waits_for(status: i16, payment: i16) -> Option<usize> {
+    const PENDING: i16 = Status::Pending as i16;
+    const CONFIRMED: i16 = Status::Confirmed as i16;
+    const CANCELLED: i16 = Status::Cancelled as i16;
+    match status {
+        PENDING => Some(usize::from(payment == PaymentStatus::Authorized as i16)),
+        CONFIRMED => Some(2),
+        CANCELLED => Some(3),
+        _ => None,
+    }
+}
+
+/// Counts open orders by what they wait for, every ten seconds; a step without one is told as 0.
 pub fn gauges(db: Db) -> Job {
-    // the others have nothing left to do
-    const TOLD: [(Status, &str); 3] = [(Status::Pending, "PENDING"), (Status::Confirmed, "CONFIRMED"), (Status::Cancelled, "CANCELLED")];
     Job::new("order gauges", Duration::from_secs(10), move || {
         let db = db.clone();
         async move {
-            let open = store::open_orders(db.read()).await?;
-            for (status, name) in TOLD {
-                let (count, oldest) = open.iter().find(|o| o.0 == status as i16).map_or((0, 0.0), |o| (o.1, o.2));
-                metrics::OPEN.set([name], count as f64);
-                metrics::OLDEST.set([name], oldest.max(0.0));
+            let mut told = [(0, 0.0_f64); WAITS.len()];
+            for (status, payment, count, oldest) in store::open_orders(db.read()).await? {
+                if let Some(found) = waits_for(status, payment).and_then(|place| told.get_mut(place)) {
+                    *found = (found.0 + count, found.1.max(oldest));
+                }
+            }
+            for ((status, step), (count, oldest)) in WAITS.into_iter().zip(told) {
+                metrics::OPEN.set([status, step], count as f64);
+                metrics::OLDEST.set([status, step], oldest);
             }
             Ok(())
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_waits_for_its_payment_is_told_apart_from_one_that_waits_for_us() {
+        let step = |status: Status, payment: PaymentStatus| waits_for(status as i16, payment as i16).map(|place| WAITS[place].1);
+        assert_eq!(step(Status::Pending, PaymentStatus::Pending), Some("authorize"));
+        assert_eq!(step(Status::Pending, PaymentStatus::Unknown), Some("authorize"));
+        assert_eq!(step(Status::Pending, PaymentStatus::Authorized), Some("commit"));
+        assert_eq!(step(Status::Confirmed, PaymentStatus::Authorized), Some("capture"));
+        assert_eq!(step(Status::Cancelled, PaymentStatus::Failed), Some("compensate"));
+        assert_eq!(step(Status::NeedsOperator, PaymentStatus::Unknown), None);
+    }
 }

@@ -61,9 +61,10 @@ async fn reconcile(payments: Payments) -> Result<(), Fault> {
 }
 
 async fn gauges(payments: Payments) -> Result<(), Fault> {
-    let (cases, unknown) = store::open_cases(payments.db.read()).await?;
+    let (cases, unknown, oldest) = store::open_cases(payments.db.read()).await?;
     metrics::CASES.set([], cases as f64);
     metrics::UNKNOWN.set([], unknown as f64);
+    metrics::UNKNOWN_OLDEST.set([], oldest.max(0.0));
     let overdue = work::overdue(payments.db.read(), &[], Duration::from_secs(60), AT_ONCE).await?;
     metrics::OVERDUE.set([], overdue.len() as f64);
     Ok(())

@@ -18,6 +18,8 @@ mercato_chassis::define_metrics! {
     Gauge CASES = "mercato_payment_open_cases" [];
     /// Attempts of which nobody knows yet what the provider did.
     Gauge UNKNOWN = "mercato_payment_unknown_attempts" [];
+    /// How long ago the oldest of these was sent; 0 without one.
+    Gauge UNKNOWN_OLDEST = "mercato_payment_oldest_unknown_seconds" [];
     /// Steps that should have run a minute ago.
     Gauge OVERDUE = "mercato_payment_overdue_steps" [];
 }

@@ -89,7 +89,7 @@ impl Drop for Session {
 impl Db {
     /// Runs `f` in one transaction: the only way to write.
     ///
-    /// It runs in its own task, which shutdown waits for, within the caller's deadline or 2 s, whichever is nearer. `f` may run
+    /// It runs in its own task, which shutdown waits for, within the caller's deadline or `unit_budget`, whichever is nearer. `f` may run
     /// again when PostgreSQL reports a conflict (at most 3 times), so it must have no effect but on the connection it is given,
     /// and must not call anybody. Errors besides those of `f`: [`Fault::Saturated`] at once when too many units are under way,
     /// [`Fault::Timeout`] when nothing was applied, [`Fault::CommitUnknown`] when the commit was sent but not answered.

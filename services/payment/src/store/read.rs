@@ -76,15 +76,12 @@ pub async fn lost_attempts(pool: &PgPool, older_than: Duration, limit: i64) -> R
     Ok(ids.fetch_all(pool).await?)
 }
 
-/// Counts for the alarms: open operator cases, and payments in doubt.
-pub async fn open_cases(pool: &PgPool) -> Result<(i64, i64), Fault> {
-    let row = sqlx::query!(
-        r#"select (select count(*) from operator_case where closed_at is null) as "cases!",
-                  (select count(*) from attempt where state = 'UNKNOWN') as "unknown!""#
-    )
-    .fetch_one(pool)
-    .await?;
-    Ok((row.cases, row.unknown))
+/// For the alarms: open operator cases, payments in doubt, and how many seconds ago the oldest of these was sent.
+pub async fn open_cases(pool: &PgPool) -> Result<(i64, i64, f64), Fault> {
+    let select = "select (select count(*) from operator_case where closed_at is null), count(*),
+                         coalesce(extract(epoch from clock_timestamp() - min(coalesce(sent_at, at))), 0)::float8
+                  from attempt where state = 'UNKNOWN'";
+    Ok(sqlx::query_as(select).fetch_one(pool).await?)
 }
 
 /// One step in our ledger, named as the provider names it.
@@ -163,4 +160,25 @@ pub async fn settled_differences(pool: &PgPool, keys: &[String]) -> Result<Vec<S
         keys,
     );
     Ok(rows.fetch_all(pool).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mercato_testkit::TestDatabase;
+
+    #[tokio::test]
+    async fn a_payment_in_doubt_is_told_with_the_age_of_its_last_call() {
+        let database = TestDatabase::new("payment", Some(&crate::MIGRATIONS)).await.unwrap();
+        let pool = database.db.read();
+        assert_eq!(open_cases(pool).await.unwrap(), (0, 0, 0.0));
+        for (state, age) in [("UNKNOWN", 100), ("UNKNOWN", 700), ("INTENT", 9000), ("DONE", 9000)] {
+            let attempt = "insert into attempt (id, payment_id, step, epoch, provider_key, amount_minor, state, sent_at, due_at)
+                           values ($1, $1, 'authorize', 1, 'key', 1, $2, clock_timestamp() - make_interval(secs => $3), clock_timestamp())";
+            sqlx::query(attempt).bind(Uuid::new_v4()).bind(state).bind(f64::from(age)).execute(pool).await.unwrap();
+        }
+        let (cases, unknown, oldest) = open_cases(pool).await.unwrap();
+        assert_eq!((cases, unknown), (0, 2));
+        assert!(oldest >= 700.0, "{oldest}");
+    }
 }
