@@ -5,7 +5,7 @@
 # shellcheck source=dev/shop.sh
 . "$(dirname "${BASH_SOURCE[0]}")/shop.sh"
 
-: "${MERCATO_START_SECONDS:=60}" "${MERCATO_DRAIN_SECONDS:=5}"
+: "${MERCATO_START_SECONDS:=300}" "${MERCATO_STOP_SECONDS:=120}" "${MERCATO_DRAIN_SECONDS:=5}" # how long to wait at most
 profile=release # a benchmark measures what the image holds, which takes minutes more to link
 [ -z "${MERCATO_BENCH:-}" ] || profile=dist
 : "${MERCATO_BIN:=$root/target/$profile/mercato}" "${MERCATO_PROVIDER_BIN:=$root/target/$profile/mercato-provider}"
@@ -271,7 +271,7 @@ stop() { # NAME; orderly
     postgres) kill -INT "$pid" ;; # "fast": ends the sessions, writes a checkpoint
     *) kill -TERM "$pid" ;;
     esac 2>/dev/null || true
-    gone "$name" 30 "$pid" || die "$name: process $pid still runs 30 s after it was asked to stop"
+    gone "$name" "$MERCATO_STOP_SECONDS" "$pid" || die "$name: process $pid still runs $MERCATO_STOP_SECONDS s after it was asked to stop"
     say "$name stopped"
   fi
   rm -f "$state/run/$name.pid"
@@ -284,7 +284,7 @@ crash() { # NAME; kill -9, PostgreSQL's backends too, which are in no group with
     kill -STOP "$pid" 2>/dev/null || true # no child is born between the list and the kill
     mapfile -t family < <(pgrep -P "$pid")
     kill -KILL "$pid" "${family[@]}" 2>/dev/null || true
-    gone "$name" 30 "$pid" "${family[@]}" || die "$name: process $pid survived kill -9"
+    gone "$name" "$MERCATO_STOP_SECONDS" "$pid" "${family[@]}" || die "$name: process $pid survived kill -9"
     say "$name killed"
   fi
   rm -f "$state/run/$name.pid"

@@ -191,7 +191,7 @@ pub struct Plumbing {
     pub dead_letters: i64,
     /// Consumer, topic, aggregate and last applied sequence.
     pub applied: Vec<(String, String, Uuid, i64)>,
-    /// Sessions that had been idle in a transaction for more than a second.
+    /// Sessions that had been idle in a transaction for more than four seconds.
     pub idle_in_transaction: i64,
 }
 

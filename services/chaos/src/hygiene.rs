@@ -9,8 +9,11 @@ use std::{
 };
 
 const TICK: Duration = Duration::from_millis(200);
-/// A session may be idle in a transaction this long; measured late by as much as this process itself was held up.
-const LIMIT: Duration = Duration::from_secs(1);
+/// A session may be idle in a transaction this long, because a busy machine may hold up its client for as long; measured late by as much as
+/// this process itself was held up. What is forgotten there stays until the server ends it, or until somebody else uses the session.
+pub const LIMIT: Duration = Duration::from_secs(4);
+/// The same where sessions are left there on purpose: it is enough to see one.
+pub const PLANTED: Duration = Duration::from_secs(1);
 /// The server ends such a session after 5 s. That is what holds while its client is frozen or cannot be heard.
 const CUT_OFF: Duration = Duration::from_secs(6);
 /// What makes the client unable to end its transaction.
@@ -74,8 +77,8 @@ async fn look(db: &mut PgConnection, history: &History, seen: &Mutex<Vec<Sight>>
     true
 }
 
-/// What was seen, each transaction once, with the limit that held for it.
-pub fn judge(seen: Vec<Sight>, struck: &[Struck]) -> Vec<IdleSession> {
+/// What was seen, each transaction once, with the limit that held for it: `limit` unless a fault explains more.
+pub fn judge(seen: Vec<Sight>, struck: &[Struck], limit: Duration) -> Vec<IdleSession> {
     let mut longest: HashMap<(i32, u64), (Duration, Sight)> = HashMap::new();
     for sight in seen {
         let key = (sight.row.pid, sight.row.since.to_bits());
@@ -93,7 +96,7 @@ pub fn judge(seen: Vec<Sight>, struck: &[Struck]) -> Vec<IdleSession> {
         IdleSession {
             session: sight.row.application_name,
             seconds: sight.row.seconds,
-            limit: (if excused { CUT_OFF } else { LIMIT } + sight.late).as_secs_f64(),
+            limit: (if excused { CUT_OFF } else { limit } + sight.late).as_secs_f64(),
             query: sight.row.query,
             at: sight.at,
         }
@@ -104,6 +107,10 @@ pub fn judge(seen: Vec<Sight>, struck: &[Struck]) -> Vec<IdleSession> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn judge(seen: Vec<Sight>, struck: &[Struck]) -> Vec<IdleSession> {
+        super::judge(seen, struck, LIMIT)
+    }
 
     fn sight(seconds: f64, at: u64) -> Sight {
         let row = Row { application_name: "mercato-ordering".into(), pid: 7, seconds, query: "select".into(), since: 1.0 };
@@ -117,8 +124,8 @@ mod tests {
 
     #[test]
     fn a_transaction_is_told_once_with_its_longest_time() {
-        let told = judge(vec![sight(1.2, 20), sight(1.6, 21)], &[]);
-        assert_eq!(told.iter().map(|idle| idle.seconds).collect::<Vec<_>>(), [1.6]);
+        let told = judge(vec![sight(4.2, 20), sight(4.6, 21)], &[]);
+        assert_eq!(told.iter().map(|idle| idle.seconds).collect::<Vec<_>>(), [4.6]);
         assert!(told[0].seconds > told[0].limit);
     }
 
@@ -127,7 +134,7 @@ mod tests {
         let moved = [fault("clock of postgres wrong by +30 s", 10, 20)];
         let told = judge(vec![sight(31.0, 15)], &moved);
         assert!(told[0].seconds < told[0].limit, "{told:?}");
-        let told = judge(vec![sight(31.0, 15), sight(33.0, 17)], &moved);
+        let told = judge(vec![sight(31.0, 15), sight(36.5, 20)], &moved);
         assert!(told[0].seconds > told[0].limit, "{told:?}");
         assert!(judge(vec![sight(31.0, 40)], &moved)[0].seconds > 30.0, "long after");
     }
@@ -135,9 +142,9 @@ mod tests {
     #[test]
     fn a_frozen_client_has_as_long_as_the_server_gives_it() {
         let frozen = [fault("SIGSTOP mercato", 10, 20)];
-        assert!(judge(vec![sight(4.0, 15)], &frozen)[0].limit > 4.0);
+        assert!(judge(vec![sight(5.0, 15)], &frozen)[0].limit > 5.0);
         assert!(judge(vec![sight(8.0, 19)], &frozen)[0].limit < 8.0, "the server did not end it");
-        assert!(judge(vec![sight(1.5, 40)], &frozen)[0].limit < 1.5, "long after");
-        assert!(judge(vec![sight(1.5, 15)], &[fault("kill -9 redis", 10, 20)])[0].limit < 1.5, "another fault excuses nothing");
+        assert!(judge(vec![sight(4.5, 40)], &frozen)[0].limit < 4.5, "long after");
+        assert!(judge(vec![sight(4.5, 15)], &[fault("kill -9 redis", 10, 20)])[0].limit < 4.5, "another fault excuses nothing");
     }
 }

@@ -69,7 +69,7 @@ async fn plumbing(db: &mut PgConnection) -> Result<Plumbing> {
         "select (select count(*) from outbox), (select count(*) from outbox_dead), (select count(*) from parked),
                 (select count(*) from dead_letter where closed_at is null),
                 (select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'
-                   and application_name like 'mercato%' and state_change < now() - interval '1 second')",
+                   and application_name like 'mercato%' and state_change < clock_timestamp() - interval '4 seconds')",
     )
     .await?;
     let (outbox, outbox_dead, parked, dead_letters, idle_in_transaction) = counts.first().copied().context("one row of counts")?;
@@ -217,12 +217,12 @@ fn each_message(brokers: &str, topic: &str, mut show: impl FnMut(&BorrowedMessag
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
         .create()?;
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).with_context(|| format!("topic {topic}"))?;
+    let metadata = consumer.fetch_metadata(Some(topic), READ).with_context(|| format!("topic {topic}"))?;
     let partitions: Vec<i32> = metadata.topics().iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
     ensure!(!partitions.is_empty(), "topic {topic} is not there");
     let (mut assigned, mut missing) = (TopicPartitionList::new(), 0);
     for partition in partitions {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(10))?;
+        let (low, high) = consumer.fetch_watermarks(topic, partition, READ)?;
         missing += high - low;
         assigned.add_partition_offset(topic, partition, Offset::Beginning)?;
     }

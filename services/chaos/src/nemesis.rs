@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// A process must be gone this long after SIGTERM.
-pub const EXIT: Duration = Duration::from_secs(25);
+pub const EXIT: Duration = Duration::from_secs(60);
 
 /// Seconds without a fault at the beginning of a run.
 const CALM: f64 = 10.0;

@@ -29,7 +29,7 @@ use uuid::Uuid;
 /// The shop's process.
 pub const SHOP: Target = Target::Service("mercato");
 /// The longest wait for anything, on a machine of any speed.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(300);
 /// Nothing may move for this long before the facts are judged.
 const CALM: Duration = Duration::from_secs(1);
 /// The same when something is left over that nobody comes for.

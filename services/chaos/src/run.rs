@@ -107,7 +107,7 @@ async fn judge(world: &World, options: &Options, flood: bool) -> Result<(Outcome
     let recoveries = report::recoveries(&history, &struck, &mut violations);
     load::repeat(&shop, &history, REPEATS).await;
     let mut facts = facts(world, &shop, &history).await?;
-    facts.idle = hygiene::judge(idle.into_inner().unwrap_or_else(PoisonError::into_inner), &struck);
+    facts.idle = hygiene::judge(idle.into_inner().unwrap_or_else(PoisonError::into_inner), &struck, hygiene::LIMIT);
     let broken = check::all(&facts);
     violations.extend(broken.iter().map(ToString::to_string));
     let report = report::text(options, &facts, &recoveries, &deaths, &broken, &violations);

@@ -77,6 +77,10 @@ fn card(bytes: &[u8], start: usize, end: usize) -> bool {
     if part(start.checked_sub(1).and_then(|before| bytes.get(before))) || part(bytes.get(end)) {
         return false;
     }
+    // ids of traces and spans are made of hexadecimal digits, and some of decimal ones alone
+    if [&b"\"span_id\":\""[..], b"\"trace_id\":\""].iter().any(|name| bytes[..start].ends_with(name)) {
+        return false;
+    }
     let digits: Vec<u32> = bytes[start..end].iter().filter_map(|byte| char::from(*byte).to_digit(10)).collect();
     let doubled = |(place, digit): (usize, &u32)| match (place % 2, digit * 2) {
         (0, _) => *digit,
@@ -214,7 +218,9 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_it_is_not() {
-        for text in ["4111111111111112", "0.4111111111111111", "00-4111111111111111-01", "1763712345678901", "a4111111111111111", "eyJ.eyJ"]
+        let span = r#"{"span_id":"4111111111111111","level":"INFO"}"#;
+        for text in
+            ["4111111111111112", "0.4111111111111111", "00-4111111111111111-01", "1763712345678901", "a4111111111111111", "eyJ.eyJ", span]
         {
             assert_eq!(found("log x", text), Vec::<String>::new(), "{text}");
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const CONSUMERS: [(&str, &str); 4] =
     [("ordering.payments", "payments"), ("payment.orders", "orders"), ("inventory.orders", "orders"), ("catalog.inventory", "inventory")];
 const PARTITIONS: i32 = 3;
-const CALL: Duration = Duration::from_secs(10);
+const CALL: Duration = Duration::from_secs(60);
 
 /// Makes topics, with their dead letters.
 pub(super) async fn create(brokers: &str, topics: &[String]) -> Result<()> {

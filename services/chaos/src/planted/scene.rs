@@ -4,7 +4,7 @@ use super::{AUDIT_ROWS, BEFORE, END_LEASES, LIMIT, SHOP, Stage, TICK, lock, offs
 use crate::{
     check::{self, Violation},
     door::Customer,
-    facts::{Facts, Rewind},
+    facts::{Facts, IdleSession, Rewind},
     history::{Ask, History, Reply, Way},
     hygiene::{self, Sight},
     load::{self, Shop},
@@ -206,9 +206,14 @@ impl<'s> Scene<'s> {
         hygiene::watch(self.world(), &self.history, &self.idle).await;
     }
 
-    /// Whether such a session was seen.
+    /// Whether such a session was seen for longer than one may be.
     pub fn saw_idle_session(&self) -> bool {
-        !lock(&self.idle).is_empty()
+        self.idle_sessions().iter().any(|idle| idle.seconds > idle.limit)
+    }
+
+    fn idle_sessions(&self) -> Vec<IdleSession> {
+        let limit = if self.plant.is_empty() { hygiene::LIMIT } else { hygiene::PLANTED };
+        hygiene::judge(lock(&self.idle).clone(), &[], limit)
     }
 
     /// Waits until nothing moves any more; tells what is left over.
@@ -236,7 +241,7 @@ impl<'s> Scene<'s> {
         facts.ops = self.history.ops();
         facts.initial.clone_from(&self.shop.initial);
         facts.prices.clone_from(&self.shop.prices);
-        facts.idle = hygiene::judge(lock(&self.idle).clone(), &[]);
+        facts.idle = self.idle_sessions();
         for role in STORES {
             let mut db = self.database(role).await?;
             let rewinds: Vec<Rewind> = sqlx::query_as(AUDIT_ROWS).fetch_all(&mut db).await?;

@@ -2,9 +2,31 @@
 
 use crate::house::{House, LONG};
 use mercato_testkit::eventually;
+use std::collections::BTreeSet;
 
-/// A shop that has told what it was founded with, and a copy of that.
+/// A shop that has told what it was founded with, and a copy of that. On a busy machine an event may be sent twice, which is allowed; then
+/// another shop is founded.
 async fn with_a_copy() -> (House, Vec<String>) {
+    for _ in 0..10 {
+        let (house, lines) = one_with_a_copy().await;
+        let ids: BTreeSet<String> = lines.iter().map(String::as_str).filter_map(event_id).collect();
+        // four products and their stock, two logins, one with roles; a line before and one after
+        if ids.len() + 2 == lines.len() {
+            assert_eq!(lines.len(), 13, "{lines:?}");
+            return (house, lines);
+        }
+    }
+    panic!("ten shops have sent an event twice");
+}
+
+/// Which event is in a line of a copy; none in the first and the last line.
+fn event_id(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    let event = line.get("event")?;
+    Some(format!("{} {} {}", event["topic"], event["aggregate"], event["sequence"]))
+}
+
+async fn one_with_a_copy() -> (House, Vec<String>) {
     let mut house = House::new().await;
     house.start("catalog,inventory,customer").await;
     for role in ["catalog", "inventory", "customer"] {
@@ -16,15 +38,13 @@ async fn with_a_copy() -> (House, Vec<String>) {
         let place = std::fs::read_to_string(house.folder.join("place.json")).expect("a place");
         let place: Vec<(String, i32, i64)> = serde_json::from_str(&place).expect("a place");
         let inventory = place.iter().filter(|(topic, ..)| topic == "inventory").map(|(.., offset)| offset);
-        (inventory.sum::<i64>() == 4).then_some(())
+        (inventory.sum::<i64>() >= 4).then_some(())
     };
     eventually("catalog has taken the levels", LONG, heard).await;
     house.kill("catalog,inventory,customer");
     house.succeeds(&["events", "save", "--all", "--out", "copy.jsonl"]);
     let copy = std::fs::read_to_string(house.folder.join("copy.jsonl")).expect("a copy");
     let lines: Vec<String> = copy.lines().map(str::to_owned).collect();
-    // four products and their stock, two logins, one with roles; a line before and one after
-    assert_eq!(lines.len(), 13, "{copy}");
     (house, lines)
 }
 

@@ -111,6 +111,9 @@ async fn a_role_that_skips_a_step_is_refused_and_the_log_says_why() {
     // a connection that was cut is refused as well, for a moment
     let told = || async {
         let status = house.try_to_place(&visitor, &product, &key, "").await.expect_err("the two do not know each other");
+        if matches!(status.code(), Code::DeadlineExceeded | Code::ResourceExhausted) {
+            return None;
+        }
         assert_eq!(status.code(), Code::Unavailable, "the client may try again: {status:?}");
         let why = |line: &&str| line.contains("catalog") && line.contains("Unauthenticated: ") && line.contains("not genuine");
         house.log(FRONT).lines().any(|line| why(&line)).then_some(())

@@ -12,7 +12,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 at_both_doors!(has_pages_that_visit_each_product_once, refuses_the_slower_of_two_changes, takes_products_out);
 
-/// Every product's id, page by page, in the order they came.
+/// The id of every product that nobody changes, page by page, in the order they came: those of the seed. What the scenarios make is in the
+/// category `suite`, and one that is renamed or taken out while pages are read may come twice or not at all.
 async fn walk(guest: &Shopper, page_size: i32, sort: &str) -> Vec<String> {
     let (mut seen, mut token) = (Vec::new(), json!(""));
     loop {
@@ -20,7 +21,7 @@ async fn walk(guest: &Shopper, page_size: i32, sort: &str) -> Vec<String> {
         let page = guest.ask("ListProducts", query).await.expect("a page").body;
         let products = page["products"].as_array().expect("a list");
         assert!(products.len() <= usize::try_from(page_size).expect("a small number"));
-        seen.extend(products.iter().map(|product| text(&product["id"])));
+        seen.extend(products.iter().filter(|product| product["category"] != "suite").map(|product| text(&product["id"])));
         token = page["nextPageToken"].clone();
         if token == "" {
             return seen;
@@ -28,16 +29,16 @@ async fn walk(guest: &Shopper, page_size: i32, sort: &str) -> Vec<String> {
     }
 }
 
-/// Others may add products meanwhile; whatever was there before is visited once.
+/// Others add, change and take out products meanwhile; whatever stays as it is is visited once.
 async fn has_pages_that_visit_each_product_once(door: Arc<dyn Door>) {
     let guest = Shopper::guest(&door);
     let before: BTreeSet<String> = walk(&guest, 100, "PRODUCT_SORT_NAME").await.into_iter().collect();
-    assert!(before.len() >= SEEDED);
+    assert_eq!(before.len(), SEEDED);
     for sort in ["PRODUCT_SORT_UNSPECIFIED", "PRODUCT_SORT_PRICE_ASC", "PRODUCT_SORT_NAME"] {
         let walked = walk(&guest, 7, sort).await;
         let distinct: BTreeSet<String> = walked.iter().cloned().collect();
         assert_eq!(walked.len(), distinct.len(), "{sort}: a product came twice");
-        assert!(before.is_subset(&distinct), "{sort}: {:?} were left out", before.difference(&distinct));
+        assert_eq!(before, distinct, "{sort}");
     }
     let damaged = guest.ask("ListProducts", json!({ "pageToken": "bm9uc2Vuc2U" })).await.expect_err("damaged");
     damaged.is(400, "PAGE_TOKEN_INVALID");

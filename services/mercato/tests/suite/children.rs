@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 /// What a process is told; nothing else of our own environment reaches it.
@@ -59,12 +60,16 @@ pub fn program(variable: &str, otherwise: Option<PathBuf>) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Loopback ports nobody listens on, below those the kernel gives to clients.
+/// Loopback ports nobody listens on, below those the kernel gives to clients. None is given twice: who got one may not listen there yet.
 pub fn free_ports(many: usize) -> Vec<u16> {
-    let mut held = Vec::new();
-    while held.len() < many {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut free = Vec::new();
+    while free.len() < many {
         let port = 10_000 + rand::random::<u16>() % 14_000;
-        held.extend(TcpListener::bind(("127.0.0.1", port)).ok().map(|listener| (port, listener)));
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
+            free.push(port);
+        }
     }
-    held.into_iter().map(|(port, _)| port).collect()
+    free
 }

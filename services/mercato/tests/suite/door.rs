@@ -35,6 +35,8 @@ pub struct Answer {
     pub replayed: bool,
     /// The HTTP status; none over gRPC.
     pub http: Option<u16>,
+    /// How often it was asked for.
+    pub asked: u32,
 }
 
 /// Why it was refused.
@@ -52,9 +54,19 @@ pub struct Refused {
     pub message: String,
     /// The HTTP status; none over gRPC.
     pub http: Option<u16>,
+    /// How often it was asked for.
+    pub asked: u32,
 }
 
+/// What a shop says that has no time: the same question with the same key may be answered a moment later.
+const NOT_NOW: [&str; 4] = ["OVERLOADED", "CONFLICT", "REQUEST_IN_PROGRESS", "OUTCOME_UNKNOWN"];
+
 impl Refused {
+    /// Whether it only says that it cannot be now.
+    pub fn passing(&self) -> bool {
+        matches!(self.code, Code::Unavailable | Code::DeadlineExceeded) || NOT_NOW.contains(&self.reason.as_str())
+    }
+
     /// Fails unless it is this refusal; over REST with this status as well.
     #[track_caller]
     pub fn is(&self, http: u16, reason: &str) {

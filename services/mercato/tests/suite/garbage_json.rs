@@ -141,12 +141,10 @@ async fn fault(client: &Client, world: &World, case: Case) -> Option<String> {
         request = request.header("content-type", "application/json").body(body);
     }
     let told = |why: String| Some(format!("{} {} {}: {why}", case.method.name, case.path.chars().take(80).collect::<String>(), case.what));
-    let answer = match request.send().await {
-        Ok(answer) => answer,
+    let (status, bytes) = match rest::reply(request).await {
+        Ok(answer) => (answer.status, answer.bytes),
         Err(error) => return told(format!("{error:?}")),
     };
-    let status = answer.status().as_u16();
-    let bytes = answer.bytes().await.expect("a whole answer");
     if (200..300).contains(&status) {
         return if case.must { told("was accepted".into()) } else { None };
     }
@@ -257,10 +255,11 @@ async fn in_the_verb_is_a_405() {
                 continue;
             }
             let method = reqwest::Method::from_bytes(verb.as_bytes()).expect("a verb");
-            let answer = client.request(method, format!("{}{}", shop().edge, paths[template])).send().await.expect("an answer");
-            let allow = answer.headers().get("allow").map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default();
+            let request = client.request(method, format!("{}{}", shop().edge, paths[template]));
+            let answer = rest::reply(request).await.expect("an answer");
+            let allow = answer.headers.get("allow").map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default();
             let told: BTreeSet<&str> = allow.split(", ").collect();
-            assert_eq!((answer.status().as_u16(), &told), (405, &verbs), "{verb} {template}");
+            assert_eq!((answer.status, &told), (405, &verbs), "{verb} {template}");
         }
     }
 }

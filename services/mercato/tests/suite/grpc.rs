@@ -124,7 +124,7 @@ fn answer<M: Message>(ask: &Ask, result: Result<Response<M>, Status>) -> Result<
     let response = result.map_err(|status| refused(&status))?;
     let replayed = response.metadata().get("idempotent-replayed").is_some_and(|value| value == "true");
     let bytes = response.into_inner().encode_to_vec();
-    Ok(Answer { body: json(ask, &bytes), bytes, replayed, http: None })
+    Ok(Answer { body: json(ask, &bytes), bytes, replayed, http: None, asked: 1 })
 }
 
 /// Unpacks a status.
@@ -139,5 +139,6 @@ pub fn refused(status: &Status) -> Refused {
         fields: violations.into_iter().map(|v| v.field).collect(),
         message: status.message().to_owned(),
         http: None,
+        asked: 1,
     }
 }

@@ -42,11 +42,16 @@ mod state;
 mod sweep;
 mod tampering;
 
-use play::{PAUSE, fresh, until};
+use play::{PAUSE, fresh, settled, settled_but, until};
 use std::time::Duration;
 
-/// How long such a scenario may take, on a slow machine.
-const LONG: Duration = Duration::from_secs(600);
+/// How long such a scenario may take, on a machine of any speed.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Starts what every scenario needs.
+fn start() {
+    shop::shop();
+}
 
 /// Plays a scenario while no other plays, and looks afterwards whether everything still stands.
 fn exclusively(scenario: impl FnOnce()) {

@@ -56,4 +56,9 @@ mod sweep;
 mod tokens;
 mod web;
 
-use play::{PAUSE, fresh, run, until};
+use play::{PAUSE, fresh, run, settled, settled_but, until};
+
+/// Starts what every scenario needs.
+fn start() {
+    shop::shop();
+}

@@ -4,6 +4,7 @@ use super::{
     door::Door,
     shopper::{Shopper, account, number, order, text, with},
     signer::subject,
+    until,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -25,7 +26,8 @@ async fn is_paid(door: Arc<dyn Door>) {
     let (staff, anna) = (Shopper::staff(&door).await, Shopper::customer(&door).await);
     let product = staff.product("19.99", 10).await;
     let placed = anna.place_order(order(&[(&product, 2)])).await.expect("an order");
-    assert!(!placed.replayed);
+    // the first try may have been too late to be heard
+    assert!(placed.asked > 1 || !placed.replayed);
     assert_eq!(placed.body["status"], "PENDING");
     assert_eq!(placed.body["userId"], json!(anna.id));
     assert_eq!(placed.body["totalAmount"], json!({ "currencyCode": "EUR", "amount": "39.98" }));
@@ -67,10 +69,17 @@ async fn is_declined(door: Arc<dyn Door>) {
 
 async fn is_cancelled_while_its_payment_is_slow(door: Arc<dyn Door>) {
     let (staff, anna) = (Shopper::staff(&door).await, Shopper::customer(&door).await);
-    let product = staff.product("5.00", 4).await;
-    let body = with(order(&[(&product, 4)]), json!({ "paymentToken": "tok_slow" }));
-    let id = text(&anna.place_order(body).await.expect("an order").body["id"]);
-    let cancelled = anna.cancel(&id).await.expect("it is cancelled").body;
+    // on a busy machine the provider may have answered by the time of the cancellation
+    let (product, id, cancelled) = until("an order that is cancelled in time", async || {
+        let product = staff.product("5.00", 4).await;
+        let body = with(order(&[(&product, 4)]), json!({ "paymentToken": "tok_slow" }));
+        let id = text(&anna.place_order(body).await.expect("an order").body["id"]);
+        match anna.cancel(&id).await {
+            Err(refused) if refused.reason == "ORDER_NOT_CANCELLABLE" => None,
+            cancelled => Some((product, id, cancelled.expect("it is cancelled").body)),
+        }
+    })
+    .await;
     assert_eq!((&cancelled["status"], &cancelled["statusReason"]), (&json!("CANCELLED"), &json!("CANCELLED_BY_CUSTOMER")));
     settled(&anna.watch(&id).await.expect("a stream"));
     anna.sees_payment(&id, "VOIDED").await;

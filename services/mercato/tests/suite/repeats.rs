@@ -6,7 +6,7 @@ use super::{
     shopper::{Shopper, account, order, text},
 };
 use serde_json::json;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 at_both_doors!(
     answer_with_the_same_bytes,
@@ -23,7 +23,8 @@ async fn answer_with_the_same_bytes(door: Arc<dyn Door>) {
     let first = anna.ask_with("PlaceOrder", Some(&key), body.clone()).await.expect("an order");
     anna.sees_status(&text(&first.body["id"]), "PAID").await;
     let again = anna.ask_with("PlaceOrder", Some(&key), body).await.expect("the same order");
-    assert_eq!((first.replayed, again.replayed), (false, true));
+    // the first try may have been too late to be heard
+    assert!((first.asked > 1 || !first.replayed) && again.replayed);
     assert_eq!(first.bytes, again.bytes);
     assert_eq!(anna.orders().await.len(), 1);
     staff.sees_available(&product, 8).await;
@@ -35,10 +36,9 @@ async fn at_the_same_time_place_one_order(door: Arc<dyn Door>) {
     let (key, body) = (fresh("twins-"), order(&[(&product, 1)]));
     let twin = || anna.ask_with("PlaceOrder", Some(&key), body.clone());
     let answers = futures_util::future::join_all((0..4).map(|_| twin())).await;
-    for refused in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-        refused.is(409, "REQUEST_IN_PROGRESS");
-    }
-    assert!(answers.iter().any(Result::is_ok));
+    // whoever was told that it is in progress has asked again
+    let ids: BTreeSet<String> = answers.into_iter().map(|answer| text(&answer.expect("an order").body["id"])).collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
     assert_eq!(anna.orders().await.len(), 1);
     staff.sees_available(&product, 8).await;
 }

@@ -1,9 +1,13 @@
 //! REST as a browser or a script speaks it: the routes come from the contracts, the rest is plain HTTP and JSON.
 
-use super::door::{Answer, Ask, Door, Refused, method};
+use super::{
+    door::{Answer, Ask, Door, Refused, method},
+    settled_but,
+};
 use async_trait::async_trait;
+use bytes::Bytes;
 use mercato_contracts::methods::HttpBinding;
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Client, Method, RequestBuilder, Response, header::HeaderMap};
 use serde_json::{Map, Value};
 use std::time::Duration;
 use tonic::Code;
@@ -61,7 +65,7 @@ impl Door for Rest {
         }
         assert_eq!(http.as_u16(), method(ask.method).http_success, "{}", ask.method);
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("an answer in JSON") };
-        Ok(Answer { body, bytes, replayed, http: Some(http.as_u16()) })
+        Ok(Answer { body, bytes, replayed, http: Some(http.as_u16()), asked: 1 })
     }
 
     async fn listen(&self, ask: Ask) -> Result<Vec<Value>, Refused> {
@@ -74,6 +78,36 @@ impl Door for Rest {
         let text = std::str::from_utf8(&bytes).expect("text");
         Ok(text.lines().filter_map(|line| line.strip_prefix("data:")).map(|data| serde_json::from_str(data).expect("JSON")).collect())
     }
+}
+
+/// An answer to a request made by hand.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub bytes: Bytes,
+}
+
+impl Reply {
+    /// Whether it only says that it cannot be now.
+    fn passing(&self) -> bool {
+        let told = || serde_json::from_slice::<Value>(&self.bytes).is_ok_and(|body| body["code"].is_i64());
+        matches!(self.status, 503 | 504) || self.status == 409 && told() && refused(self.status, &self.bytes).passing()
+    }
+}
+
+/// Sends a request until its answer says more than that it cannot be now.
+///
+/// # Errors
+/// When there is no answer at all.
+pub async fn reply(request: RequestBuilder) -> Result<Reply, reqwest::Error> {
+    let passing = |told: &Result<Reply, reqwest::Error>| told.as_ref().is_ok_and(Reply::passing);
+    settled_but(passing, async || {
+        let answer = request.try_clone().expect("a body in memory").send().await?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Ok(Reply { status, headers, bytes: answer.bytes().await? })
+    })
+    .await
 }
 
 /// Reads a refusal.
@@ -96,6 +130,7 @@ pub fn refused(http: u16, bytes: &[u8]) -> Refused {
         fields: violations["fieldViolations"].as_array().into_iter().flatten().map(|v| word(&v["field"])).collect(),
         message: word(&body["message"]),
         http: Some(http),
+        asked: 1,
     }
 }
 

@@ -2,15 +2,20 @@
 
 use super::{
     door::{Answer, Ask, Door, Refused, method},
-    fresh,
+    fresh, settled,
     shop::shop,
     until,
 };
 use mercato_contracts::methods::Idempotency;
 use serde_json::{Value, json};
-use std::sync::Arc;
-use tokio::sync::OnceCell;
-use tonic::Code;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
+
+/// After this time staff sign in again: a token is good for ten minutes, and the longest scenario must not outlive it.
+const FRESH: Duration = Duration::from_secs(240);
 
 /// Somebody at a door.
 #[derive(Clone)]
@@ -42,11 +47,18 @@ impl Shopper {
 
     /// The login of the seed that holds every role.
     pub async fn staff(door: &Arc<dyn Door>) -> Self {
-        static TOKEN: OnceCell<String> = OnceCell::const_new();
+        static SIGNED_IN: Mutex<Option<(Instant, String)>> = Mutex::const_new(None);
         let mut shopper = Self::guest(door);
         let (email, password) = &shop().staff;
-        let token = TOKEN.get_or_init(async || shopper.login(&json!(email), &json!(password)).await).await;
-        shopper.token = Some(token.clone());
+        let mut signed_in = SIGNED_IN.lock().await;
+        shopper.token = match &*signed_in {
+            Some((since, token)) if since.elapsed() < FRESH => Some(token.clone()),
+            _ => {
+                let (now, token) = (Instant::now(), shopper.login(&json!(email), &json!(password)).await);
+                *signed_in = Some((now, token.clone()));
+                Some(token)
+            }
+        };
         shopper
     }
 
@@ -61,15 +73,19 @@ impl Shopper {
         self.ask_with(name, key.as_deref(), body).await
     }
 
-    /// Asks with this key, or without one; asks again, as every client is told to, when a neighbour did not answer in time: some have 300 ms,
+    /// Asks with this key, or without one; asks again, as every client is told to, when the shop has no time: some neighbours have 300 ms,
     /// which a busy machine exceeds.
     pub async fn ask_with(&self, name: &'static str, key: Option<&str>, body: Value) -> Told {
         let ask = Ask { method: name, body, token: self.token.clone(), key: key.map(str::to_owned) };
-        until(&format!("an answer to {name}"), async || match self.door.ask(ask.clone()).await {
-            Err(refused) if matches!(refused.code, Code::Unavailable | Code::DeadlineExceeded) => None,
-            told => Some(told),
-        })
-        .await
+        let mut asked = 0;
+        let told = settled(async || {
+            asked += 1;
+            self.door.ask(ask.clone()).await
+        });
+        match told.await {
+            Ok(answer) => Ok(Answer { asked, ..answer }),
+            Err(refused) => Err(Refused { asked, ..refused }),
+        }
     }
 
     /// Places an order.
@@ -94,7 +110,8 @@ impl Shopper {
 
     /// Watches an order to the end of the stream.
     pub async fn watch(&self, id: &str) -> Result<Vec<Value>, Refused> {
-        self.door.listen(Ask { method: "WatchOrder", body: json!({ "orderId": id }), token: self.token.clone(), key: None }).await
+        let ask = Ask { method: "WatchOrder", body: json!({ "orderId": id }), token: self.token.clone(), key: None };
+        settled(async || self.door.listen(ask.clone()).await).await
     }
 
     /// Reads the payment of an order.

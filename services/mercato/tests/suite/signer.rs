@@ -18,7 +18,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Makes a key and publishes it as one that has retired: it never signs for the shop, and stays published for the life of its tokens.
+    /// Makes a key and publishes it for a day. It never signs for the shop, which has a newer one.
     pub async fn publish(customer_database: &str) -> Result<Self> {
         Self::publish_as(KID, customer_database).await
     }
@@ -29,7 +29,7 @@ impl Signer {
         let mut database = PgConnection::connect(customer_database).await.context("connect to the customer database")?;
         sqlx::query(
             "insert into signing_key (kid, public_key, sealed_key, active_from, retired_at)
-             values ($1, $2, $3, now() - interval '2 s', now() - interval '1 s')",
+             values ($1, $2, $3, now() - interval '1 day', now() + interval '1 day')",
         )
         .bind(kid)
         .bind(key.verifying_key().as_bytes().to_vec())

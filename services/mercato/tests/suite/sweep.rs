@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Runs older than this are over.
-const OLD: u64 = 900;
+const OLD: u64 = 3600;
 const MARK: &str = "suite_";
 
 /// The name of this run: `suite_<unix seconds>_<random>_`.
@@ -51,7 +51,7 @@ pub async fn topics(brokers: &str) -> Result<()> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers);
     let reader: BaseConsumer = config.create()?;
-    let metadata = reader.fetch_metadata(None, Duration::from_secs(10)).context("list the topics at KAFKA_BROKERS")?;
+    let metadata = reader.fetch_metadata(None, Duration::from_secs(120)).context("list the topics at KAFKA_BROKERS")?;
     let old: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).filter(|name| is_old(name)).collect();
     if !old.is_empty() {
         let admin: AdminClient<DefaultClientContext> = config.create()?;
@@ -65,7 +65,11 @@ pub fn folders(place: &Path) -> Result<()> {
     for entry in std::fs::read_dir(place)? {
         let entry = entry?;
         if entry.file_name().to_str().is_some_and(is_old) {
-            std::fs::remove_dir_all(entry.path())?;
+            match std::fs::remove_dir_all(entry.path()) {
+                // another run sweeps at the same time
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
     }
     Ok(())

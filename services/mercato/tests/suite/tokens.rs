@@ -3,7 +3,7 @@
 use super::{
     door::{Ask, Refused},
     grpc::{channel, refused, with_headers},
-    rest,
+    rest, settled,
     shop::{Shop, shop},
     signer::unix,
     until,
@@ -22,8 +22,11 @@ alone!(
 /// Asks for the caller's orders at a gRPC server.
 async fn at(server: &str, token: Option<&str>) -> Result<(), Refused> {
     let ask = Ask { method: "ListOrders", body: Value::Null, token: token.map(str::to_owned), key: None };
-    let request = with_headers(Request::new(ListOrdersRequest::default()), &ask);
-    OrderServiceClient::new(channel(server)).list_orders(request).await.map(|_| ()).map_err(|status| refused(&status))
+    settled(async || {
+        let request = with_headers(Request::new(ListOrdersRequest::default()), &ask);
+        OrderServiceClient::new(channel(server)).list_orders(request).await.map(|_| ()).map_err(|status| refused(&status))
+    })
+    .await
 }
 
 async fn over_rest(path: &str, token: Option<&str>) -> Result<(), Refused> {
@@ -31,10 +34,8 @@ async fn over_rest(path: &str, token: Option<&str>) -> Result<(), Refused> {
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
-    let answer = request.send().await.expect("an answer");
-    let status = answer.status().as_u16();
-    let bytes = answer.bytes().await.expect("a whole answer");
-    if status == 200 { Ok(()) } else { Err(rest::refused(status, &bytes)) }
+    let answer = rest::reply(request).await.expect("an answer");
+    if answer.status == 200 { Ok(()) } else { Err(rest::refused(answer.status, &answer.bytes)) }
 }
 
 /// Every kind of bad token, and how Envoy answers over REST: for another audience it says 403.

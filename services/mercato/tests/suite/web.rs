@@ -1,11 +1,12 @@
 //! gRPC-Web, framed by hand as a browser does it: HTTP/1.1, a length before the message, trailers as a last frame.
 
-use super::{door, fresh, shop::shop, shopper::Shopper};
+use super::{door, fresh, settled_but, shop::shop, shopper::Shopper};
 use mercato_contracts::mercato::{
     ordering::v1::{GetOrderRequest, Order, PlaceOrderItem, PlaceOrderRequest},
     r#type::v1::Address,
 };
 use prost::Message;
+use tonic::Code;
 
 alone!(browsers_place_and_read_orders, browsers_are_told_why_not, browsers_may_come_from_our_own_pages_only);
 
@@ -22,7 +23,18 @@ fn framed(message: &impl Message) -> Vec<u8> {
     [&[0], length.as_slice(), &bytes].concat()
 }
 
+/// Calls until the answer says more than that it cannot be now.
 async fn call(path: &str, token: &str, key: Option<&str>, message: &impl Message) -> Web {
+    let not_now = [Code::DeadlineExceeded, Code::ResourceExhausted, Code::Aborted, Code::Unavailable]
+        .map(|code| format!("grpc-status:{}\r", code as i32));
+    settled_but(
+        |told: &Web| not_now.iter().any(|status| told.trailers.contains(status)),
+        async || call_once(path, token, key, message).await,
+    )
+    .await
+}
+
+async fn call_once(path: &str, token: &str, key: Option<&str>, message: &impl Message) -> Web {
     let mut request = reqwest::Client::new()
         .post(format!("{}{path}", shop().edge))
         .header("content-type", "application/grpc-web+proto")
