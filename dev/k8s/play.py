@@ -55,7 +55,7 @@ def place(text, pod):
     listen |= {"127.0.0.1:9901": own["envoy"], "0.0.0.0:9902": own["stats"], "127.0.0.1:50051": own["inside"], "127.0.0.1:8090": own["provider"]}
     for address, port in listen.items():
         text = text.replace(address, f"127.0.0.1:{port}")
-    return re.sub(r"^/(run/secrets|edge|data)", rf"{home}/\1", text)
+    return re.sub(r"^/(run/secrets|edge|data|backup|etc/mercato)", rf"{home}/\1", text)
 
 
 def write_volumes(pod, spec):
@@ -64,6 +64,9 @@ def write_volumes(pod, spec):
     for volume in spec.get("volumes", []):
         target = pathlib.Path(place(mounts[volume["name"]], pod))
         target.mkdir(parents=True, exist_ok=True)
+        if "configMap" in volume:
+            for name, text in docs["ConfigMap", volume["configMap"]["name"]]["data"].items():
+                (target / name).write_text(text)
         whole = [volume["secret"] | {"name": volume["secret"]["secretName"]}] if "secret" in volume else []
         for source in whole + [s["secret"] for s in volume.get("projected", {}).get("sources", [])]:
             for item in source["items"]:
@@ -78,13 +81,17 @@ def start(pod, spec, container, program):
         return pod if reference else place(env["value"], pod)
 
     env = {e["name"]: value(e) for e in container.get("env", [])}
-    args = [place(arg, pod) if not arg.startswith("--url=") else "--url=" + place(arg[6:], pod) for arg in container["args"]]
+    args = [place(arg, pod) if not arg.startswith("--url=") else "--url=" + place(arg[6:], pod) for arg in container.get("args", [])]
+    if program is None:  # a shell in the image of PostgreSQL
+        program, *args = [place(arg, pod) for arg in container["command"]]
+        env["PATH"] = f"{os.environ['PG_BIN']}:/usr/bin:/bin"
     log = (folder / f"{pod}-{container['name']}.log").open("ab")
     return subprocess.Popen([program, *args], env=env, stdout=log, stderr=log, cwd=folder)
 
 
 def pod_of(kind, name):
     spec = docs[kind, f"mercato-{name}"]["spec"]
+    spec = spec["jobTemplate"]["spec"] if kind == "CronJob" else spec
     spec = spec["template"]["spec"] if kind != "Pod" else spec
     write_volumes(name, spec)
     return spec
@@ -97,6 +104,29 @@ def once(kind, name, container=None):
     process = start(name, spec, found, programs["mercato"])
     if process.wait(timeout=180) != 0:
         fail(f"{kind} {name} ends with {process.returncode}")
+
+
+def back_up():
+    """The containers of the backup's CronJob, one after the other; the names of the copies that are there afterwards."""
+    spec = pod_of("CronJob", "backup")
+    for container in spec["initContainers"] + spec["containers"]:
+        process = start("backup", spec, container, programs["mercato"] if "args" in container else None)
+        if process.wait(timeout=180) != 0:
+            fail(f"the backup's {container['name']} ends with {process.returncode}")
+    return sorted(path.name for path in (folder / "backup/backup").iterdir())
+
+
+def backups_are_kept():
+    moment = time.monotonic()
+    first = back_up()
+    with concurrent.futures.ThreadPoolExecutor() as meanwhile:
+        order = meanwhile.submit(once, "Pod", "test")
+        second = back_up()
+        order.result()
+    if len(first) != 1 or len(second) != 1 or first == second:
+        fail(f"one copy should be kept, the newest: {first}, then {second}")
+    say("two backups, the second with an order under way; the first has gone", moment)
+    (folder / "copy").symlink_to(folder / "backup/backup" / second[0])
 
 
 def answers(url, seconds=60):
@@ -202,6 +232,7 @@ try:
     once("Pod", "test")
     print((folder / "test-smoke.log").read_text(), end="")
     say("helm test: an order is placed and paid", moment)
+    backups_are_kept()
     drain_and_end()
     print(f"{passed} passed, 0 failed")
 finally:

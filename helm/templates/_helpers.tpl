@@ -38,9 +38,14 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{- define "mercato.labels" -}}
+{{/* The labels of pods. Nothing that a release changes is among them: a pod is replaced when what it runs has changed, and for nothing else. */}}
+{{- define "mercato.podLabels" -}}
 {{ include "mercato.selector" . }}
 app.kubernetes.io/part-of: mercato
+{{- end }}
+
+{{- define "mercato.labels" -}}
+{{ include "mercato.podLabels" . }}
 app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | quote }}
@@ -77,25 +82,29 @@ securityContext:
   capabilities: { drop: [ALL] }
 {{- end }}
 
-{{/* Where pods may go and how they are spread: (dict "root" $ "component" .. "spec" role-or-edge). */}}
+{{/* Where pods may go: (dict "root" $ "spec" role-or-edge). What a role or Envoy says for itself wins, each of the four for itself; jobs and
+stores have what `placement` says. */}}
 {{- define "mercato.placement" -}}
-{{- $spread := .root.Values.topologySpread }}
+{{- $spec := .spec | default dict }}
+{{- $common := .root.Values.placement }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- range . }}
   - name: {{ . }}{{ end }}
 {{- end }}
-{{- with .spec.priorityClassName }}
+{{- with $spec.priorityClassName | default $common.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-{{- with .spec.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" }}
+{{- with get $spec $key | default (get $common $key) }}
+{{ $key }}: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .spec.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .spec.affinity }}
-affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
+
+{{/* How pods are spread. A node that is being drained takes none, so it must not count as one that has fewest: with DoNotSchedule the pods that
+leave it would have nowhere to go, and the drain would never end. */}}
+{{- define "mercato.spread" -}}
+{{- $spread := .root.Values.topologySpread }}
 topologySpreadConstraints:
 {{- $keys := list "kubernetes.io/hostname" }}
 {{- if $spread.zones }}{{ $keys = append $keys "topology.kubernetes.io/zone" }}{{ end }}
@@ -103,6 +112,7 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: {{ $key }}
     whenUnsatisfiable: {{ $spread.whenUnsatisfiable }}
+    nodeTaintsPolicy: Honor
     labelSelector: { matchLabels: {{ include "mercato.selector" $ | fromYaml | toJson }} }
     matchLabelKeys: [pod-template-hash]
 {{- end }}
@@ -131,6 +141,40 @@ topologySpreadConstraints:
 {{/* The kubelet waits for all of it and five seconds more. */}}
 {{- define "mercato.grace" -}}
 {{- add (div (add .Values.shutdown.drainMs 999) 1000) 5 }}
+{{- end }}
+
+{{/* A quantity of Kubernetes in thousandths: "500m" is 500, "1Gi" 1073741824000. */}}
+{{- define "mercato.milli" -}}
+{{- $text := ternary (printf "%.3f" .) (toString .) (kindIs "float64" .) }}
+{{- $units := dict "m" 1 "k" 1000000 "M" 1000000000 "G" 1000000000000 "Ki" 1024000 "Mi" 1048576000 "Gi" 1073741824000 "Ti" 1099511627776000 }}
+{{- $unit := regexFind "[a-zA-Z]*$" $text }}
+{{- mulf (float64 (trimSuffix $unit $text)) (ternary 1000 (get $units $unit) (empty $unit)) | int64 }}
+{{- end }}
+
+{{/* A share of a limit of memory in bytes: (dict "resources" .. "percent" 75). */}}
+{{- define "mercato.memoryShare" -}}
+{{- div (mul (include "mercato.milli" .resources.limits.memory | int64) (int64 .percent)) 100000 }}
+{{- end }}
+
+{{/* How many pods of it there may be: (dict "spec" role-or-edge). */}}
+{{- define "mercato.most" -}}
+{{- ternary (int .spec.autoscaling.maxReplicas) (int .spec.replicas) .spec.autoscaling.enabled }}
+{{- end }}
+
+{{/* Seconds a rollout takes at most, with the most pods there may be: each round as many as maxSurge says, and each pod a minute to start. */}}
+{{- define "mercato.rolloutOf" -}}
+{{- $most := include "mercato.most" . | int }}
+{{- $surge := toString .spec.maxSurge }}
+{{- $each := int (trimSuffix "%" $surge) }}
+{{- if hasSuffix "%" $surge }}{{ $each = div (add (mul $most $each) 99) 100 }}{{ end }}
+{{- mul (div (add $most $each -1) $each) (add (int .spec.minReadySeconds) 60) }}
+{{- end }}
+{{- define "mercato.rollout" -}}
+{{- $longest := include "mercato.rolloutOf" (dict "spec" .Values.edge) | int }}
+{{- range $name := splitList "," (include "mercato.roles" .) }}
+{{- $longest = max $longest (include "mercato.rolloutOf" (dict "spec" (include "mercato.role" (dict "root" $ "name" $name) | fromJson)) | int) }}
+{{- end }}
+{{- max (int .Values.migrations.deadlineSeconds) (add $longest (include "mercato.grace" .)) | add 30 }}
 {{- end }}
 
 {{/* Whether the migration runs in pods of the roles, because the stores are there no sooner than they. */}}

@@ -12,7 +12,7 @@
 {{- if .role.developmentProvider }}{{ $_ := set $env "MERCATO_PROVIDER_URL" "http://127.0.0.1:8090" }}{{ end }}
 {{- with $values.telemetry.otlpEndpoint }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_ENDPOINT" . }}{{ end }}
 {{- range $peer := .role.calls }}
-{{- $_ := set $env (printf "MERCATO_PEER_%s" (upper $peer)) (printf "http://%s:50051" (include "mercato.host" (dict "root" $.root "service" $peer))) }}
+{{- $_ := set $env (printf "MERCATO_PEER_%s" (upper $peer)) (printf "http://%s:50051" (include "mercato.host" (dict "root" $.root "service" (printf "%s-pods" $peer)))) }}
 {{- end }}
 {{- if .role.database }}
 {{- $_ := set $env "MERCATO_DB_CONNECTIONS" (int $values.postgres.connections) }}
@@ -66,6 +66,12 @@ spec:
   metrics:
     - type: Resource
       resource: { name: cpu, target: { type: Utilization, averageUtilization: {{ int .spec.autoscaling.cpuPercent }} } }
+    {{- if int .spec.autoscaling.memoryPercent }}
+    - type: Resource
+      resource:
+        name: memory
+        target: { type: AverageValue, averageValue: {{ include "mercato.memoryShare" (dict "resources" .spec.resources "percent" .spec.autoscaling.memoryPercent) | quote }} }
+    {{- end }}
   behavior:
     scaleDown: { stabilizationWindowSeconds: 300 }
 {{- end }}

@@ -14,7 +14,7 @@ replicas: 1
 selector: { matchLabels: {{ include "mercato.selector" . | fromYaml | toJson }} }
 template:
   metadata:
-    labels: {{- include "mercato.labels" . | nindent 6 }}
+    labels: {{- include "mercato.podLabels" . | nindent 6 }}
 {{- end }}
 
 {{- define "mercato.storeClaim" -}}

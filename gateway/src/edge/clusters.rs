@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 /// All clusters.
 pub(super) fn all(settings: &EdgeSettings) -> Vec<Value> {
     let mut clusters: Vec<Value> = match &settings.upstream {
-        Upstream::Together(address) => vec![service("mercato", address)],
-        Upstream::Apart { roles, .. } => roles.iter().map(|(role, address)| service(role, address)).collect(),
+        Upstream::Together(address) => vec![service("mercato", address, settings.max_connections)],
+        Upstream::Apart { roles, .. } => roles.iter().map(|(role, address)| service(role, address, settings.max_connections)).collect(),
     };
     clusters.push(json!({
         "name": "gateway_http", "type": "STRICT_DNS", "connect_timeout": "0.5s", "load_assignment": endpoint("gateway_http", &settings.gateway_http)
@@ -36,7 +36,7 @@ pub(super) fn healthy(upstream: &Upstream) -> Value {
     names.into_iter().map(|name| (name.to_owned(), json!({ "value": 50 }))).collect::<serde_json::Map<_, _>>().into()
 }
 
-fn service(name: &str, address: &str) -> Value {
+fn service(name: &str, address: &str, max_requests: u32) -> Value {
     json!({
         "name": name,
         "type": "STRICT_DNS",
@@ -52,7 +52,7 @@ fn service(name: &str, address: &str) -> Value {
             "consecutive_gateway_failure": 5, "consecutive_5xx": 20, "interval": "5s", "base_ejection_time": "5s", "max_ejection_percent": 50
         },
         "circuit_breakers": { "thresholds": [ {
-            "priority": "DEFAULT", "max_connections": 256, "max_pending_requests": 1024, "max_requests": 20_000, "track_remaining": true,
+            "priority": "DEFAULT", "max_connections": 256, "max_pending_requests": 1024, "max_requests": max_requests, "track_remaining": true,
             "retry_budget": { "budget_percent": { "value": 20 }, "min_retry_concurrency": 3 }
         } ] },
         "load_assignment": endpoint(name, address)
@@ -131,7 +131,8 @@ fn internal_listener(upstream: &Upstream) -> Option<Value> {
 }
 
 /// Two pages of the admin interface, to be read from other hosts: what Prometheus scrapes and whether Envoy is ready. The others would let
-/// anybody stop it.
+/// anybody stop it. Neither memory nor the number of connections shuts this door: an Envoy under load is no broken one, and just then its
+/// figures are wanted.
 fn stats_listener(address: SocketAddr) -> Value {
     let page = |path: &str| {
         json!({
@@ -139,7 +140,10 @@ fn stats_listener(address: SocketAddr) -> Value {
             "route": { "cluster": "admin", "timeout": "5s" }
         })
     };
-    listener("stats", address, json!({ "codec_type": "AUTO" }), &json!([page("/ready"), page("/stats/prometheus")]))
+    let mut stats = listener("stats", address, json!({ "codec_type": "AUTO" }), &json!([page("/ready"), page("/stats/prometheus")]));
+    stats["bypass_overload_manager"] = json!(true);
+    stats["ignore_global_conn_limit"] = json!(true);
+    stats
 }
 
 fn listener(name: &str, address: SocketAddr, mut manager: Value, routes: &Value) -> Value {

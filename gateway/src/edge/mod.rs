@@ -39,6 +39,9 @@ pub struct EdgeSettings {
     pub trusted_hops: u32,
     /// Memory at which Envoy defends itself, in bytes.
     pub max_heap_bytes: u64,
+    /// Connections of clients at once, and calls under way to one role: what both may be before Envoy refuses more. A watch stream over
+    /// REST is a connection, over gRPC a call.
+    pub max_connections: u32,
     /// Where the access log goes: `stdout` or a file.
     pub access_log: String,
     /// Origins of browsers that may call; regular expressions.
@@ -47,6 +50,16 @@ pub struct EdgeSettings {
     pub otlp: Option<String>,
     /// How many of a hundred requests are traced.
     pub trace_percent: f64,
+}
+
+/// How many open streams fit the heap before Envoy starts to give memory back, so that the limit on their number holds before the one on
+/// memory does: 100 MiB are Envoy's own, and a stream takes 35 to 42 KB (`bench/RESULTS.md`), which leaves a third for what lies in buffers.
+#[must_use]
+pub fn connections_within(max_heap_bytes: u64) -> u32 {
+    const OWN: u64 = 100 << 20;
+    const STREAM: u64 = 60 << 10;
+    let room = (max_heap_bytes / 10 * 9).saturating_sub(OWN);
+    u32::try_from(room / STREAM).unwrap_or(u32::MAX).clamp(100, 1_000_000)
 }
 
 /// Where the services are.
@@ -109,6 +122,7 @@ pub fn render(settings: &EdgeSettings, descriptor: &Path) -> String {
         ("ADMIN_HOST", json!(settings.admin.ip().to_string()).to_string()),
         ("ADMIN_PORT", settings.admin.port().to_string()),
         ("MAX_HEAP_BYTES", settings.max_heap_bytes.to_string()),
+        ("MAX_CONNECTIONS", settings.max_connections.to_string()),
         ("EDGE_HOST", json!(settings.listen.ip().to_string()).to_string()),
         ("EDGE_PORT", settings.listen.port().to_string()),
         ("TRUSTED_HOPS", settings.trusted_hops.to_string()),
@@ -173,4 +187,19 @@ fn transcoder(descriptor: &Path, sse: bool) -> Value {
             "reject_binding_body_field_collisions": true
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_fit_the_heap() {
+        assert_eq!(connections_within(805_306_368), 10_089, "three quarters of 1 GiB, as the chart has it");
+        assert_eq!(connections_within(1 << 26), 100, "less than Envoy itself takes: few, and the heap's own limit holds");
+        for heap in [1_u64 << 28, 1 << 30, 1 << 33] {
+            let full = (100 << 20) + u64::from(connections_within(heap)) * 42_000;
+            assert!(full < heap / 10 * 9, "{full} of {heap}");
+        }
+    }
 }
