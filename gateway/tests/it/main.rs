@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use mercato_chassis::redis::{BUDGET, Redis};
+use mercato_chassis::metrics::{Form, render};
+use mercato_chassis::redis::Redis;
 use mercato_contracts::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry};
 use mercato_contracts::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use mercato_contracts::envoy::service::ratelimit::v3::{RateLimitRequest, rate_limit_service_server::RateLimitService};
@@ -14,6 +15,9 @@ use tonic::Request;
 /// Ten at once, and one more for each second that a test takes.
 const RULE: Rule = Rule { per_second: 1, burst: 10 };
 const RULES: Rules = Rules { write: RULE, auth: RULE, anonymous: RULE };
+
+/// How long to wait for what must come: longer than it takes on any machine.
+const LONG: Duration = Duration::from_secs(120);
 
 fn redis() -> Redis {
     let url = std::env::var("REDIS_URL").expect("REDIS_URL names a real redis: run `make test`");
@@ -34,6 +38,14 @@ fn ask(class: &str, subject: &str) -> Request<RateLimitRequest> {
 async fn granted(limiter: &Limiter, class: &str, subject: &str) -> bool {
     let answer = limiter.should_rate_limit(ask(class, subject)).await.unwrap().into_inner();
     answer.overall_code() == Code::Ok
+}
+
+/// Questions that Redis did not answer in time so far.
+fn unanswered() -> f64 {
+    let all = render(Form::Classic);
+    let lines = ["error", "refused"].map(|outcome| format!("mercato_redis_calls_total{{outcome=\"{outcome}\"}} "));
+    let values = all.lines().filter_map(|line| lines.iter().find_map(|start| line.strip_prefix(start.as_str())));
+    values.map(|value| value.parse::<f64>().unwrap()).sum()
 }
 
 /// How many of forty at once were granted, and how long it took.
@@ -60,20 +72,20 @@ fn fits((count, time): (usize, Duration)) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_instances_share_one_bucket_through_redis() {
     let limiter = || Arc::new(Limiter::new(RULES, Some(redis())));
-    let began = Instant::now();
+    let end = Instant::now() + LONG;
     loop {
         let limiters = [limiter(), limiter()];
         // The first call connects; its own time may be over by then, so it asks about somebody else.
         for limiter in &limiters {
             granted(limiter, "write", "warm").await;
         }
+        let before = unanswered();
         let raced = race(&limiters, &subject("shared")).await;
         if fits(raced) {
             return;
         }
-        // Redis has its budget for each answer, and an instance that got none in time rightly counts for itself. That excuses a race only
-        // when it lasted as long, and not every one.
-        assert!(raced.1 >= BUDGET && began.elapsed() < Duration::from_secs(60), "{} of 40 were granted in {:?}", raced.0, raced.1);
+        // An instance that got no answer of Redis in time rightly counts for itself. That excuses a race, but not every one.
+        assert!(unanswered() > before && Instant::now() < end, "{} of 40 were granted in {:?}", raced.0, raced.1);
     }
 }
 

@@ -101,7 +101,9 @@ async fn program(client: &reqwest::Client, data: &Path) -> (tokio::process::Chil
             .spawn()
             .expect("the program starts");
         while program.try_wait().expect("its state").is_none() {
-            if client.get(format!("http://{address}/healthz")).send().await.is_ok() {
+            let answers = client.get(format!("http://{address}/healthz")).send().await.is_ok();
+            // and it is ours that answers, not somebody who took the port in the meantime
+            if answers && data.join("ledger.jsonl").exists() && program.try_wait().expect("its state").is_none() {
                 return (program, address);
             }
             tokio::task::yield_now().await;

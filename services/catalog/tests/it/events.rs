@@ -1,6 +1,6 @@
 //! What the catalog hears: stock from inventory, and its own events on other instances.
 
-use crate::support::{Shop, becomes, kettle, key, mask, patch};
+use crate::support::{Shop, becomes, kettle, key, mask, patch, reason};
 use mercato_contracts::mercato::catalog::v1 as proto;
 use uuid::Uuid;
 
@@ -61,7 +61,8 @@ async fn a_change_on_one_instance_is_seen_on_another() -> anyhow::Result<()> {
     .await?;
     let delete = proto::DeleteProductRequest { product_id: created.id.clone(), etag: String::new() };
     shop.products().delete_product(shop.staff(delete, key())).await?;
-    becomes("the deletion is seen", async || Ok(second.get(&created.id).await.is_err())).await?;
+    becomes("the deletion is seen", async || Ok(second.get(&created.id).await.is_err_and(|gone| reason(&gone) == "PRODUCT_NOT_FOUND")))
+        .await?;
     second.close().await?;
     shop.close().await
 }

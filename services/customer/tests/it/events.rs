@@ -1,10 +1,11 @@
 //! What the rest of the shop learns of customers.
 
-use std::time::Duration;
+use std::collections::HashSet;
 
 use mercato_contracts::mercato::customer::v1::{
     CustomerPatch, CustomerRegistered, CustomerRolesChanged, CustomerUpdated, SetCustomerRolesRequest, UpdateCustomerRequest,
 };
+use mercato_testkit::LONG;
 use prost::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{Headers as _, Message as _, OwnedMessage};
@@ -12,7 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::world::{PASSWORD, World, bearer, keyed};
 
-/// Reads the next `count` records of both partitions from the beginning.
+/// Reads both partitions from the beginning until there are `count` events. A relay that lost its lease sends some again.
 async fn records(world: &World, count: usize) -> Vec<OwnedMessage> {
     let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS must be set");
     let mut config = ClientConfig::new();
@@ -23,10 +24,13 @@ async fn records(world: &World, count: usize) -> Vec<OwnedMessage> {
         partitions.add_partition_offset(&world.topic(), partition, Offset::Beginning).expect("an offset");
     }
     consumer.assign(&partitions).expect("the topic is there");
-    let mut records = Vec::new();
+    let (mut records, mut known) = (Vec::new(), HashSet::new());
     while records.len() < count {
-        let record = tokio::time::timeout(Duration::from_secs(120), consumer.recv()).await;
-        records.push(record.expect("an event is missing").expect("kafka answers").detach());
+        let record = tokio::time::timeout(LONG, consumer.recv()).await;
+        let record = record.expect("an event is missing").expect("kafka answers").detach();
+        if known.insert(header(&record, "ce_id").to_owned()) {
+            records.push(record);
+        }
     }
     records
 }

@@ -7,18 +7,18 @@ use mercato_chassis::boot::{self, Running};
 use mercato_chassis::error::Fault;
 use mercato_chassis::grpc::client::{Peer, Peers, peer_fault};
 use mercato_chassis::ids;
-use mercato_chassis::pg::{Db, PgSettings};
+use mercato_chassis::pg::Db;
 use mercato_chassis::role::Platform;
-use mercato_chassis::tasks::Tasks;
 use mercato_chassis::token::KeySource;
 use mercato_contracts::mercato::customer::v1::auth_service_client::AuthServiceClient;
 use mercato_contracts::mercato::customer::v1::customer_service_client::CustomerServiceClient;
 use mercato_contracts::mercato::customer::v1::key_service_client::KeyServiceClient;
 use mercato_contracts::mercato::customer::v1::{Customer, GetJsonWebKeySetRequest, LoginRequest, RegisterCustomerRequest, TokenResponse};
-use mercato_testkit::{Actor as _, Guest, Sandbox};
+use mercato_testkit::{Actor as _, Guest, LONG, Patient, Sandbox, busy, eventually, patiently};
 use sqlx::PgPool;
+use tokio::time::Instant;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 /// The password of every customer made here.
 pub const PASSWORD: &str = "correct horse battery";
@@ -56,10 +56,11 @@ impl World {
     }
 
     /// Starts another instance on the same stores; it stops when it is passed to [`World::stop`].
-    pub async fn another(&self) -> (Running, Channel) {
-        let running = self.instance(&[]).await.unwrap_or_else(|error| panic!("another instance starts: {error}"));
+    pub async fn another(&self) -> (Running, Patient) {
+        let start = || async { self.instance(&[]).await.inspect_err(|error| eprintln!("the instance starts again: {error}")).ok() };
+        let running = eventually("another instance starts", LONG, start).await;
         let endpoint = Channel::from_shared(format!("http://{}", running.grpc())).expect("an address is a url");
-        (running, endpoint.connect().await.expect("the instance listens"))
+        (running, Patient::over(endpoint.connect_lazy()))
     }
 
     /// What keeps an instance with another setting from starting.
@@ -74,10 +75,9 @@ impl World {
         boot::start(platform, &["customer".to_owned()], env).await
     }
 
-    /// The role's database as the role itself uses it.
+    /// The role's database.
     pub async fn db(&self) -> Db {
-        let settings = PgSettings::new("customer", self.sandbox.database_url("customer"));
-        Db::connect(&settings, &Tasks::new()).await.expect("the database is there")
+        self.sandbox.db("customer").await
     }
 
     /// Stops an instance, which must end by itself.
@@ -97,11 +97,11 @@ impl World {
     }
 
     /// `CustomerService`.
-    pub fn customers(&self) -> CustomerServiceClient<Channel> {
-        CustomerServiceClient::new(self.sandbox.channel())
+    pub fn customers(&self) -> CustomerServiceClient<Patient> {
+        CustomerServiceClient::new(self.sandbox.patient())
     }
 
-    /// `AuthService`.
+    /// `AuthService`, each of whose calls is made once, because it counts.
     pub fn auth(&self) -> AuthServiceClient<Channel> {
         AuthServiceClient::new(self.sandbox.channel())
     }
@@ -111,10 +111,15 @@ impl World {
         self.customers().register_customer(keyed(registration(name))).await.expect("the name is free").into_inner()
     }
 
-    /// Signs in by user name.
+    /// Signs in by user name. The password should be right, because on a busy machine it may be asked for more than once.
     pub async fn login(&self, name: &str, password: &str) -> Result<TokenResponse, Status> {
+        patiently("a login", || self.login_once(name, password)).await
+    }
+
+    /// The same, once.
+    pub async fn login_once(&self, name: &str, password: &str) -> Result<TokenResponse, Status> {
         let request = LoginRequest { username: name.to_owned(), password: password.to_owned(), ..LoginRequest::default() };
-        Ok(self.auth().login(request).await?.into_inner())
+        self.auth().login(request).await.map(Response::into_inner)
     }
 
     /// Registers and signs in; the account, its access token and its refresh token.
@@ -135,8 +140,31 @@ impl World {
     /// The key set as peers get it.
     pub async fn key_set(&self) -> serde_json::Value {
         let request = self.sandbox.peer("gateway").request_without_key(GetJsonWebKeySetRequest {});
-        let answer = KeyServiceClient::new(self.sandbox.channel()).get_json_web_key_set(request).await.expect("a peer gets the keys");
+        let answer = KeyServiceClient::new(self.sandbox.patient()).get_json_web_key_set(request).await.expect("a peer gets the keys");
         serde_json::from_str(&answer.into_inner().json).expect("the key set is json")
+    }
+}
+
+/// Plays a test whose calls count, so that none of them can be made again: from its start in a world of its own, and once more when the
+/// machine was too busy to answer one of them.
+pub async fn played(test: impl AsyncFn(&World) -> Result<(), Status>) {
+    let end = Instant::now() + LONG;
+    loop {
+        let world = World::start().await;
+        let ended = test(&world).await;
+        world.end().await;
+        match ended {
+            Ok(()) => return,
+            Err(late) => assert!(Instant::now() < end, "{late:?}"),
+        }
+    }
+}
+
+/// The answer or refusal, unless the machine was too busy to give one.
+pub fn in_time<T>(answer: Result<T, Status>) -> Result<Result<T, Status>, Status> {
+    match answer {
+        Err(late) if busy(&late) => Err(late),
+        answer => Ok(answer),
     }
 }
 

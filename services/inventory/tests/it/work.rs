@@ -1,12 +1,12 @@
 //! A cancelled order gives its stock back, even if nobody asks for it.
 
-use crate::world::{LONG, World, item};
+use crate::world::{World, item};
 use mercato_chassis::{error::Fault, work};
 use mercato_inventory::{
     domain::Status,
     workers::{RELEASE, Releases},
 };
-use mercato_testkit::eventually;
+use mercato_testkit::{LONG, eventually};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 

@@ -12,13 +12,12 @@ use mercato_inventory::{
     error::Error,
     reconcile, seed,
 };
+use mercato_testkit::LONG;
 use sqlx::{Connection as _, PgConnection};
 use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// How long to wait for what must come: longer than it takes on any machine.
-pub const LONG: Duration = Duration::from_secs(120);
 /// How long a hold lives that is not to end during a test.
 pub const HOUR: Duration = Duration::from_secs(3600);
 
@@ -56,9 +55,8 @@ impl World {
         // As `TestDatabase` names them, so that it sweeps away what a test that was killed left behind.
         let (now, random) = (OffsetDateTime::now_utc().unix_timestamp(), Uuid::now_v7().as_u64_pair().1);
         let url = format!("{base}/mercato_test_{now}_inventory_{random:016x}");
-        let mut settings = PgSettings::new("inventory", url.clone());
         // How long a server may take is not what these tests are about.
-        (settings.acquire_timeout, settings.statement_timeout) = (LONG, LONG);
+        let settings = PgSettings::new("inventory", url.clone()).patient(LONG);
         pg::migrate(&settings, Some(&MIGRATIONS)).await.unwrap();
         let tasks = Tasks::new();
         let db = Db::connect(&settings, &tasks).await.unwrap();

@@ -1,7 +1,7 @@
 //! What the provider does not tell is found out, never guessed.
 
-use crate::world::{IMPATIENT, LIMIT, World};
-use mercato_testkit::{Customer, eventually};
+use crate::world::{IMPATIENT, World};
+use mercato_testkit::{Customer, LONG, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_after_the_charge_is_charged_once() {
@@ -32,10 +32,12 @@ async fn an_error_without_effect_is_sent_again_after_the_settle_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ill_provider_never_makes_a_payment_fail_before_its_time() {
-    let world = World::start_with(&[("MERCATO_PAYMENT_DEADLINE_MS", "10000")]).await;
+    let world = World::start().await;
     let order = world.place(&Customer::new(), "tok_error_500").await;
     let busy = world.place(&Customer::new(), "tok_unavailable-4").await;
     world.until_told(busy, &["payment.initiated", "payment.authorized"]).await;
+    world.until_told(order, &["payment.initiated", "payment.unknown"]).await;
+    world.expire(order).await;
     world.until_told(order, &["payment.initiated", "payment.unknown", "payment.failed"]).await;
     assert_eq!(world.latest(order).expect("payment").failure_reason, "PAYMENT_EXPIRED");
     // Our reference is closed there, so that a late authorisation cannot happen.
@@ -46,8 +48,10 @@ async fn an_ill_provider_never_makes_a_payment_fail_before_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_amount_is_never_accepted_and_given_back() {
-    let world = World::start_with(&[("MERCATO_PAYMENT_DEADLINE_MS", "5000")]).await;
+    let world = World::start().await;
     let order = world.place(&Customer::new(), "tok_wrong_amount").await;
+    world.until_told(order, &["payment.initiated", "payment.unknown"]).await;
+    world.expire(order).await;
     world.until_told(order, &["payment.initiated", "payment.unknown", "payment.failed"]).await;
     assert_eq!(world.at_provider(order).await, [("authorized".into(), 3000), ("voided".into(), 3000)]);
     world.at_rest().await;
@@ -81,7 +85,7 @@ async fn many_payments_under_every_behaviour_at_once() {
         }
     }
     for (order, cancelled) in orders {
-        let ended = eventually("an end", LIMIT, || async {
+        let ended = eventually("an end", LONG, || async {
             let last = world.told(order).pop()?;
             let ends: &[&str] = if cancelled { &["payment.voided", "payment.failed"] } else { &["payment.authorized", "payment.failed"] };
             ends.contains(&last.as_str()).then_some(())
@@ -114,7 +118,7 @@ async fn an_intent_without_its_work_item_is_found() {
         let lost = sqlx::query(waiting).execute(pool).await.expect("delete").rows_affected();
         (lost == 1).then_some(())
     };
-    eventually("a waiting item", LIMIT, lose).await;
+    eventually("a waiting item", LONG, lose).await;
     let age = "update attempt set due_at = due_at - interval '1 minute'";
     assert_eq!(sqlx::query(age).execute(pool).await.expect("update").rows_affected(), 1);
     world.until_told(order, &["payment.initiated", "payment.unknown", "payment.authorized"]).await;
@@ -141,7 +145,7 @@ async fn a_lost_lease_undoes_its_own_result_only() {
         let stolen = sqlx::query(steal).bind(robbed).execute(pool).await.expect("update").rows_affected();
         (stolen == 1).then_some(())
     };
-    eventually("a leased item", LIMIT, rob).await;
+    eventually("a leased item", LONG, rob).await;
     for order in &others {
         world.until_told(*order, &["payment.initiated", "payment.unknown", "payment.authorized"]).await;
     }

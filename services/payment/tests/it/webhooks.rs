@@ -1,10 +1,10 @@
 //! Webhooks only ever make us look.
 
-use crate::world::{LIMIT, SECRET, World, webhook};
+use crate::world::{SECRET, World, webhook};
 use mercato_chassis::{Refusal, clock};
 use mercato_contracts::mercato::payment::v1::payment::Status;
 use mercato_provider::sign;
-use mercato_testkit::{Customer, eventually};
+use mercato_testkit::{Customer, LONG, eventually};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -38,7 +38,7 @@ async fn forged_old_and_repeated_messages_do_nothing() {
         webhook(channel.clone(), "dev", Some(&good), message.clone()).await.expect("taken");
     }
     // Neither a lie in a signed message nor what nobody doubts changes or leaves anything; the provider says its own twice.
-    eventually("the provider's webhooks", LIMIT, || async { (world.webhooks() >= 2).then_some(()) }).await;
+    eventually("the provider's webhooks", LONG, || async { (world.webhooks() >= 2).then_some(()) }).await;
     let noted: i64 = sqlx::query_scalar("select count(*) from webhook_event").fetch_one(world.pool().await).await.expect("count");
     assert_eq!(noted, 0);
     world.at_rest().await;
@@ -68,7 +68,7 @@ async fn a_message_wakes_the_look_up() {
         let found = sqlx::query(later).execute(world.pool().await).await.expect("update").rows_affected();
         (found == 1).then_some(())
     };
-    eventually("a waiting look-up", LIMIT, put_off).await;
+    eventually("a waiting look-up", LONG, put_off).await;
     // The authorisation arrives at the provider late, by another way.
     let answer = reqwest::Client::new()
         .post(format!("{}/v1/authorizations", world.provider.url()))

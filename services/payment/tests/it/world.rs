@@ -18,7 +18,7 @@ use mercato_contracts::{
 };
 use mercato_payment::{Payment, app::Difference, provider::DevProvider};
 use mercato_provider::{Options, Server, Target};
-use mercato_testkit::{Actor, Customer, Guest, Sandbox, eventually};
+use mercato_testkit::{Actor, Customer, Guest, LONG, Patient, Sandbox, eventually, patiently};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use std::{
@@ -28,14 +28,11 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 use tonic::{Status, async_trait, transport::Channel};
 use uuid::Uuid;
 
 pub const SECRET: &str = "a-webhook-secret-of-tests";
-/// How long to wait for what must come: longer than it takes on any machine.
-pub const LIMIT: Duration = Duration::from_secs(120);
 /// For a world in which calls are to run out of time: less than the provider's slow answers take, more than its others.
 pub const IMPATIENT: (&str, &str) = ("MERCATO_PROVIDER_TIMEOUT_MS", "2000");
 
@@ -108,7 +105,7 @@ struct Hooks {
 async fn forward(State(hooks): State<Arc<Hooks>>, headers: HeaderMap, body: Bytes) -> axum::http::StatusCode {
     let Some(channel) = hooks.channel.get() else { return axum::http::StatusCode::SERVICE_UNAVAILABLE };
     let signature = headers.get("x-signature").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    match webhook(channel.clone(), "dev", Some(&signature), body.to_vec()).await {
+    match call(channel.clone(), "dev", Some(&signature), body.to_vec()).await {
         Ok(()) => {
             hooks.taken.fetch_add(1, Ordering::SeqCst);
             axum::http::StatusCode::NO_CONTENT
@@ -118,8 +115,12 @@ async fn forward(State(hooks): State<Arc<Hooks>>, headers: HeaderMap, body: Byte
     }
 }
 
-/// Calls `ReceiveWebhook`.
+/// Calls `ReceiveWebhook`, which may be repeated.
 pub async fn webhook(channel: Channel, provider: &str, signature: Option<&str>, body: Vec<u8>) -> Result<(), Status> {
+    patiently("a webhook", || call(channel.clone(), provider, signature, body.clone())).await
+}
+
+async fn call(channel: Channel, provider: &str, signature: Option<&str>, body: Vec<u8>) -> Result<(), Status> {
     let payload = Some(HttpBody { content_type: "application/json".into(), data: body.into(), ..HttpBody::default() });
     let mut request = Guest.request_without_key(proto::ReceiveWebhookRequest { provider: provider.into(), payload });
     if let Some(signature) = signature {
@@ -161,8 +162,8 @@ impl World {
         World { sandbox, provider, orders, hooks, data, sequences: Mutex::default() }
     }
 
-    pub fn client(&self) -> PaymentServiceClient<Channel> {
-        PaymentServiceClient::new(self.sandbox.channel())
+    pub fn client(&self) -> PaymentServiceClient<Patient> {
+        PaymentServiceClient::new(self.sandbox.patient())
     }
 
     /// How many webhooks of the provider were taken.
@@ -178,7 +179,7 @@ impl World {
         let db = self.orders.db.get().expect("started");
         let written = || async {
             let payload = payload.clone();
-            let append = db.uow_within(LIMIT, move |tx| {
+            let append = db.uow_within(LONG, move |tx| {
                 let event = Event::new("orders", kind, order, sequence, &payload);
                 Box::pin(async move { outbox::append(tx, &[event]).await })
             });
@@ -191,7 +192,7 @@ impl World {
                 }
             }
         };
-        eventually("the event is written", LIMIT, written).await;
+        eventually("the event is written", LONG, written).await;
     }
 
     fn next(&self, order: Uuid) -> i64 {
@@ -254,7 +255,31 @@ impl World {
             let told = self.told(order);
             (told.len() >= kinds.len()).then_some(told)
         };
-        assert_eq!(eventually(&what, LIMIT, enough).await, kinds);
+        assert_eq!(eventually(&what, LONG, enough).await, kinds);
+    }
+
+    /// Waits until payment has heard all that was told so far: so many orders that, as good as certainly, one is in each partition behind it.
+    pub async fn all_heard(&self, customer: &Customer) {
+        let mut markers = Vec::new();
+        for _ in 0..16 {
+            markers.push(self.place(customer, "tok_decline").await);
+        }
+        for marker in markers {
+            self.until_told(marker, &["payment.initiated", "payment.failed"]).await;
+            assert_eq!(self.latest(marker).expect("payment").failure_reason, "PAYMENT_DECLINED");
+        }
+    }
+
+    /// Waits until the provider has noted at least so much about an order.
+    pub async fn until_at_provider(&self, order: Uuid, entries: usize) {
+        eventually("the provider's entries", LONG, || async { (self.at_provider(order).await.len() >= entries).then_some(()) }).await;
+    }
+
+    /// Lets the time for a payment, of 14 minutes, be over.
+    pub async fn expire(&self, order: Uuid) {
+        let age = "update payment set created_at = created_at - interval '15 minutes' where order_id = $1";
+        let aged = sqlx::query(age).bind(order).execute(self.pool().await).await.expect("update").rows_affected();
+        assert_eq!(aged, 1);
     }
 
     /// What the provider's ledger has about an order: (kind, amount).
@@ -275,10 +300,8 @@ impl World {
 
     /// Our ledger against the provider's.
     pub async fn differences(&self) -> Vec<Difference> {
-        let tasks = mercato_chassis::tasks::Tasks::new();
-        let settings = mercato_chassis::pg::PgSettings::new("payment", self.sandbox.database_url("payment"));
-        let db = Db::connect(&settings, &tasks).await.expect("database");
-        let provider = DevProvider::new(self.provider.url(), LIMIT, LIMIT).expect("client");
+        let db = self.sandbox.db("payment").await;
+        let provider = DevProvider::new(self.provider.url(), LONG, LONG).expect("client");
         let differences = mercato_payment::app::reconcile(&db, &provider).await.expect("both ledgers");
         db.close().await;
         differences
@@ -291,7 +314,7 @@ impl World {
             let open: i64 = sqlx::query_scalar("select count(*) from work").fetch_one(pool).await.expect("count");
             (open == 0).then_some(())
         };
-        eventually("no open work", LIMIT, no_work).await;
+        eventually("no open work", LONG, no_work).await;
         assert_eq!(self.differences().await, vec![]);
         let unbalanced = "select count(*) from (select tx_id from ledger group by tx_id, currency
                           having sum(case side when 'D' then amount_minor else -amount_minor end) <> 0) as t";
