@@ -1,14 +1,23 @@
 //! The admin HTTP server: metrics and probes. Never routed by the edge.
 
-use crate::metrics::{self, Form};
+use crate::{
+    error::Fault,
+    metrics::{self, Form},
+};
 use axum::{
     Router,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, Request, StatusCode, header},
     routing::get,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 /// Whether the process wants requests.
@@ -36,4 +45,24 @@ pub fn router(ready: Ready) -> Router {
         ([(header::CONTENT_TYPE, form.content_type())], metrics::render(form))
     };
     Router::new().route("/metrics", get(scrape)).route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readyz))
+}
+
+/// What the admin server of a process answers, or Envoy's, at `http://host:port/path`.
+///
+/// # Errors
+/// [`Fault::Unavailable`] for an address that is none, and when there is no whole answer in this time.
+pub async fn ask(method: Method, url: &str, patience: Duration) -> Result<(StatusCode, Bytes), Fault> {
+    let unavailable = |detail: String| Fault::Unavailable { peer: url.to_owned(), detail };
+    let request = Request::builder().method(method).uri(url).body(Empty::<Bytes>::new()).map_err(|e| unavailable(e.to_string()))?;
+    let asking = async {
+        let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await.map_err(|e| unavailable(causes(&e)))?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|e| unavailable(causes(&e)))?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::time::timeout(patience, asking).await.unwrap_or_else(|_| Err(unavailable(format!("no answer in {patience:?}"))))
+}
+
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |cause| cause.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,9 +1,13 @@
 //! `mercato healthcheck`: one request to `/readyz`, for containers that have no other client. `mercato get`: any other. `mercato edge-drain`:
 //! asks Envoy to end well.
 
-use anyhow::{Context, bail};
-use reqwest::{Client, Method, Response};
-use std::time::Duration;
+use anyhow::bail;
+use http::{Method, StatusCode};
+use mercato_chassis::admin;
+use std::{
+    io::{Write as _, stdout},
+    time::Duration,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -11,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Succeeds when the process answers that it is ready.
 pub async fn ready(url: Option<String>) -> anyhow::Result<()> {
     let url = absolute(url.as_deref().unwrap_or_default(), "/readyz");
-    let status = ask(Method::GET, &url).await?.status();
-    if status != 200 {
+    let (status, _) = admin::ask(Method::GET, &url, PATIENCE).await?;
+    if status != StatusCode::OK {
         bail!("{url} answers {status}");
     }
     Ok(())
@@ -21,9 +25,8 @@ pub async fn ready(url: Option<String>) -> anyhow::Result<()> {
 /// Prints what is answered; fails when it is no good answer.
 pub async fn print(url: &str) -> anyhow::Result<()> {
     let url = absolute(url, "/");
-    let answer = ask(Method::GET, &url).await?;
-    let status = answer.status();
-    print!("{}", answer.text().await.with_context(|| url.clone())?);
+    let (status, body) = admin::ask(Method::GET, &url, PATIENCE).await?;
+    stdout().write_all(&body)?;
     if !status.is_success() {
         bail!("{url} answers {status}");
     }
@@ -40,8 +43,8 @@ pub async fn drain_edge(admin: &str) -> anyhow::Result<()> {
         _ = int.recv() => {}
     }
     for path in ["/healthcheck/fail", "/drain_listeners?graceful&skip_exit"] {
-        let status = ask(Method::POST, &format!("http://{admin}{path}")).await?.status();
-        if status != 200 {
+        let (status, _) = admin::ask(Method::POST, &format!("http://{admin}{path}"), PATIENCE).await?;
+        if status != StatusCode::OK {
             bail!("{admin}{path} answers {status}");
         }
     }
@@ -56,12 +59,6 @@ fn absolute(given: &str, path: &str) -> String {
     let configured = || std::env::var("MERCATO_ADMIN_ADDR").unwrap_or_else(|_| "127.0.0.1:9464".into());
     let address = if address.is_empty() { configured() } else { address.to_owned() };
     if given.is_empty() { format!("http://{address}{path}") } else { format!("http://{address}/{given}") }
-}
-
-async fn ask(method: Method, url: &str) -> anyhow::Result<Response> {
-    // what is asked is on this machine, whatever proxy its environment names
-    let client = Client::builder().no_proxy().timeout(PATIENCE).build()?;
-    client.request(method, url).send().await.with_context(|| format!("{url} does not answer"))
 }
 
 #[cfg(test)]

@@ -76,6 +76,10 @@ fn no_service_puts_sql_together() {
     let sources = shop.iter().map(|service| root().join("services").join(service).join("src")).chain([root().join("gateway/src")]);
     let files: Vec<_> = sources.flat_map(|folder| shape::rust_files(&folder)).collect();
     assert!(files.iter().any(|(_, text)| text.contains("sqlx::query")), "the files were not found");
-    let vouched = files.iter().filter(|(_, text)| text.contains("AssertSqlSafe"));
-    none(vouched.map(|(path, _)| format!("{} puts SQL together", path.display())).collect());
+    let (operators, vouched): (Vec<_>, Vec<_>) = files
+        .iter()
+        .filter(|(_, text)| text.contains("AssertSqlSafe"))
+        .partition(|(path, _)| path.ends_with("chassis/src/boot/console.rs"));
+    assert_eq!(operators.len(), 1, "an operator's own statement, asked at the machine, is the one exception");
+    none(vouched.iter().map(|(path, _)| format!("{} puts SQL together", path.display())).collect());
 }
