@@ -26,9 +26,17 @@ const LOOK: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(100);
 /// Load before the first process ends, and after each is back: what a rollout calls the least time to be ready.
 const CALM: Duration = Duration::from_secs(3);
-/// How an answer tells that it was too late; a machine that has too much to do is enough for that.
-const LATE: [&str; 7] =
-    ["DEADLINE_EXCEEDED", "deadline passed", "did not answer in time", "timed out", "OVERLOADED", "CONFLICT", "OUTCOME_UNKNOWN"];
+/// How an answer tells that it was too late, or that what was asked for it was; a machine that has too much to do is enough for that.
+const LATE: [&str; 8] = [
+    "DEADLINE_EXCEEDED",
+    "deadline passed",
+    "did not answer in time",
+    "timed out",
+    "OVERLOADED",
+    "CONFLICT",
+    "OUTCOME_UNKNOWN",
+    "token keys is not available",
+];
 
 /// What is made of answers that came too late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
