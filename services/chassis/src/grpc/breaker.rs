@@ -78,12 +78,12 @@ impl Breaker {
         Some(Leave { breaker: self.clone(), probe, told: false })
     }
 
-    /// Whether calls are refused now, all or all but a few.
+    /// Whether a call would be refused now. One that would be let in to try is not: with nobody calling it may stay so for long.
     pub fn is_open(&self) -> bool {
         match *self.lock() {
             State::Closed { .. } => false,
             State::Open { until, .. } => Instant::now() < until,
-            State::HalfOpen { .. } => true,
+            State::HalfOpen { running, good, .. } => running + good >= PROBES,
         }
     }
 
@@ -197,6 +197,18 @@ mod tests {
         assert!(!call(&breaker, Outcome::Good));
         tokio::time::advance(OPEN).await;
         assert!(call(&breaker, Outcome::Good));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_told_as_open_only_while_a_call_would_be_refused() {
+        let breaker = broken();
+        assert!(breaker.is_open());
+        tokio::time::advance(OPEN).await;
+        assert!(!breaker.is_open());
+        assert!(call(&breaker, Outcome::Good));
+        assert!(!breaker.is_open(), "whether or not somebody calls again");
+        let probes: Vec<_> = std::iter::from_fn(|| breaker.enter()).collect();
+        assert!(breaker.is_open() && probes.len() == PROBES as usize - 1);
     }
 
     #[tokio::test(start_paused = true)]
